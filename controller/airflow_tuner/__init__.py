@@ -1,0 +1,1 @@
+"""Keeps Apache Airflow out of memory and trigger trouble, within the bounds of one TuningPolicy."""

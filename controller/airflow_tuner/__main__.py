@@ -1,0 +1,189 @@
+"""The command line: `airflow-tuner run`, `plan`, `explain`, `crd` and `reference`."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import yaml
+
+from airflow_tuner import crd, reference
+from airflow_tuner.errors import Misconfigured, TunerError
+from airflow_tuner.settings import Settings, Source, read_sources
+
+if TYPE_CHECKING:
+    from airflow_tuner.reconcile import Look
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="airflow-tuner")
+def main() -> None:
+    """Keep Apache Airflow out of memory trouble, within the bounds of one TuningPolicy."""
+
+
+@main.command()
+@click.option(
+    "--sources",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="File of metrics sources: `sources: {default: {url: http://prometheus:9090}}`.",
+)
+@click.option("--namespace", "namespaces", multiple=True, help="Namespace to watch; may be given several times.")
+@click.option("--all-namespaces", is_flag=True, help="Watch every namespace.")
+@click.option("--kubeconfig", type=click.Path(path_type=Path), help="Outside of a cluster: how to reach it.")
+@click.option(
+    "--lease-namespace", envvar="POD_NAMESPACE", default="default", show_default=True, help="Where the Lease is."
+)
+@click.option("--identity", envvar="POD_NAME", help="Our name in the Lease; the pod's name in a cluster.")
+@click.option("--health-port", type=int, help="Port of /healthz.")
+@click.option(
+    "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
+)
+def run(  # noqa: PLR0913, PLR0917 - one argument per option
+    sources: Path,
+    namespaces: tuple[str, ...],
+    all_namespaces: bool,
+    kubeconfig: Path | None,
+    lease_namespace: str,
+    identity: str | None,
+    health_port: int | None,
+    log_level: str,
+) -> None:
+    """Run the operator until it is told to stop."""
+    if bool(namespaces) == all_namespaces:
+        msg = "say what to watch: --namespace NAME (as often as needed) or --all-namespaces"
+        raise click.UsageError(msg)
+    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("kopf").setLevel(logging.WARNING)
+    try:
+        settings = Settings(
+            sources=read_sources(sources),
+            namespaces=namespaces,
+            kubeconfig=kubeconfig,
+            lease_namespace=lease_namespace,
+            identity=identity or f"{socket.gethostname()}-{os.getpid()}",
+            health_port=health_port,
+        )
+        asyncio.run(_run(settings))
+    except Misconfigured as error:
+        raise click.ClickException(str(error)) from error
+    except TunerError as error:
+        raise click.ClickException(str(error)) from error
+
+
+async def _run(settings: Settings) -> None:
+    # Heavy libraries load only in the command that needs them.
+    from airflow_tuner import operator
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await operator.run(settings, stop)
+
+
+def _of_a_policy(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of commands that look at one policy."""
+    for option in (
+        click.option("--policy", "name", help="Name of the TuningPolicy; may be left out where there is only one."),
+        click.option(
+            "--file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="A policy that is not applied."
+        ),
+        click.option("-n", "--namespace", default="default", show_default=True, help="Namespace of the policy."),
+        click.option(
+            "--kubeconfig", type=click.Path(path_type=Path), help="How to reach the cluster; else KUBECONFIG."
+        ),
+        click.option("--sources", type=click.Path(path_type=Path), help="File of metrics sources, as for `run`."),
+        click.option("--prometheus", help="URL of the metrics source `default`, e.g. of a port-forward."),
+        click.option("--no-broker", is_flag=True, help="Do not ask the workers over the Celery broker."),
+    ):
+        command = option(command)
+    return command
+
+
+def _looked(
+    name: str | None,
+    file: Path | None,
+    namespace: str,
+    kubeconfig: Path | None,
+    sources: Path | None,
+    prometheus: str | None,
+    no_broker: bool,
+) -> "Look":
+    from airflow_tuner import plan
+
+    try:
+        known = read_sources(sources) if sources else {}
+        if prometheus:
+            known["default"] = Source(url=prometheus)
+        return asyncio.run(plan.look_once(kubeconfig, namespace, name, file, known, broker=not no_broker))
+    except (TunerError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@main.command("plan")
+@_of_a_policy
+@click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True)
+@click.option("--helm-values", is_flag=True, help="Print only a values file for the official Airflow chart.")
+def plan_command(output: str, helm_values: bool, **where: Any) -> None:  # noqa: ANN401 - the options above
+    """Print what one turn would do, without doing it."""
+    from airflow_tuner import explain, helm
+
+    told = _looked(**where)
+    if helm_values:
+        click.echo(helm.values(told.decision, told.seen.line) or "# Nothing to change.")
+    elif output == "table":
+        click.echo(explain.plan(told.spec, told.seen, told.findings, told.decision, told.waiting))
+    else:
+        document = explain.document(told.status, told.decision, told.waiting)
+        text = json.dumps(document, indent=2) if output == "json" else yaml.safe_dump(document, sort_keys=False)
+        click.echo(text.rstrip())
+
+
+@main.command("explain")
+@click.argument("target")
+@_of_a_policy
+def explain_command(target: str, **where: Any) -> None:  # noqa: ANN401 - the options above
+    """Print how the numbers of TARGET (e.g. worker/default, dag-processor) come to be."""
+    from airflow_tuner import explain
+
+    told = _looked(**where)
+    try:
+        click.echo(explain.page(target, told.spec, told.seen, told.prior, told.decision, told.waiting))
+    except KeyError as error:
+        names = ", ".join(item.workload.target for item in told.decision.targets) or "none"
+        msg = f"the policy has no target {target}; it has: {names}"
+        raise click.ClickException(msg) from error
+
+
+@main.command("crd")
+@click.option("--check", type=click.Path(path_type=Path), help="Fail if this file differs from what is generated.")
+def custom_resource_definition(check: Path | None) -> None:
+    """Print the custom resource definition of TuningPolicy."""
+    _print_or_compare(crd.rendered(), check)
+
+
+@main.command("reference")
+@click.option("--check", type=click.Path(path_type=Path), help="Fail if this file differs from what is generated.")
+def policy_reference(check: Path | None) -> None:
+    """Print the fields of TuningPolicy as a Markdown page."""
+    _print_or_compare(reference.rendered(), check)
+
+
+def _print_or_compare(text: str, check: Path | None) -> None:
+    if check is None:
+        click.echo(text, nl=False)
+    elif not check.exists() or check.read_text() != text:
+        msg = f"{check} differs from the models in api.py: run `make crd` and commit the result"
+        raise click.ClickException(msg)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,311 @@
+"""How many slots each Celery worker should have, decided together with the memory they need. Pure.
+
+Slots follow the demand, as far as memory carries them. Where something else holds the tasks back, more slots would not
+help, and it is said what it is.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from airflow_tuner import api, environment, lag, quantity
+from airflow_tuner.footprint import GROWN, Footprint, footprint
+from airflow_tuner.lag import Flow
+from airflow_tuner.model import Kill, Memory, Observation, Pod, Values, Workload
+from airflow_tuner.quantity import readable
+from airflow_tuner.sentence import counted, short
+from airflow_tuner.steps import Bounds, Past, Step
+from airflow_tuner.telemetry import Tasks
+
+FEWER = 0.75
+"""Share of the slots that a step down keeps: after a kill at the largest limit, or when slots stood idle."""
+
+IDLE = timedelta(days=1)
+"""Slots are lowered only after they stood idle, and unchanged, for this long: most loads have a daily peak."""
+
+IDLE_MARGIN = 1.25
+"""Slots are idle beyond this times the most that were busy at once."""
+
+SET = (api.EnvName.CONCURRENCY, api.EnvName.AUTOSCALE)
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """What one group of workers needs, and why it gets it or not."""
+
+    slots: int | None = None
+    """Of each worker, as decided or stated; `None`: not known."""
+    flow: Flow | None = None
+    footprint: Footprint | None = None
+    cause: str = ""
+    """One CamelCase word: what holds tasks back; empty where the objective is met."""
+    told: str = ""
+    """The cause as a sentence."""
+    hold: str = ""
+    """Why nothing is done; empty where nothing needs to be, or something is."""
+    step: Step | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """All that a decision about one group of workers looks at."""
+
+    spec: api.Spec
+    limits: api.Concurrency
+    bounds: Bounds
+    workload: Workload
+    pods: tuple[Pod, ...]
+    past: Past
+    before: Values
+    slots: int
+    seen: Observation
+
+    @property
+    def of(self) -> str:
+        return f"for each worker of {short(self.workload.label)}"
+
+    @property
+    def alone(self) -> bool:
+        return sum(item.component == "worker" for item in self.seen.workloads) == 1
+
+
+def assess(
+    spec: api.Spec, bounds: Bounds, workload: Workload, past: Past, before: Values, seen: Observation
+) -> Assessment:
+    """Look at one group of workers. `before`: what it should have so far."""
+    entry = spec.worker(workload.target, workload.name)
+    if workload.component != "worker" or entry is None or entry.concurrency is None:
+        return Assessment(hold="The policy names no concurrency for it.", step=_given_back(workload, before))
+    pods = tuple(pod for pod in workload.living if pod.running is not None)
+    slots = _present(spec, workload, pods, before)
+    hold = _untouchable(workload, pods, slots)
+    if hold or slots is None:
+        return Assessment(slots, hold=hold)
+    group = _Group(spec, entry.concurrency, bounds, workload, pods, past, before, slots, seen)
+    tasks = seen.airflow.tasks
+    total = sum(in_force(pod, workload) or slots for pod in pods)
+    objective = spec.objectives.queue_lag_seconds
+    found = None if tasks is None else lag.flow(workload, pods, total, tasks, objective, alone=group.alone)
+    running = found.running if found is not None else 0
+    carried = footprint(pods, slots, running, past, seen.line)
+    facts = Assessment(slots, found, carried)
+    if (inside := _inside(group, carried)) is not None:
+        return replace(facts, step=inside)
+    if tasks is None:
+        return replace(facts, hold=seen.airflow.problem or "Airflow's metrics do not say how tasks flow.")
+    if found is None:
+        return replace(facts, hold="Airflow 2 does not say which queue waits, and there are several groups of workers.")
+    return _late(group, facts, found, tasks) if found.late else replace(facts, step=_idle(group, found, tasks))
+
+
+def _given_back(workload: Workload, before: Values) -> Step | None:
+    """The policy no longer names concurrency: admission would refuse the whole entry that still sets it."""
+    stated = workload.stated.concurrency
+    if workload.component != "worker" or before.concurrency == stated:
+        return None
+    return Step(
+        replace(before, concurrency=stated),
+        "BoundsChanged",
+        f"The policy no longer names the concurrency of {short(workload.label)}: new pods get the slots that the "
+        "template says; running pods are left as they are.",
+    )
+
+
+def _untouchable(workload: Workload, pods: Sequence[Pod], slots: int | None) -> str:
+    """Why nothing can be said about these slots; empty where something can."""
+    if workload.referenced & {*SET}:
+        return "Its slots are set by reference (valueFrom): that is left alone."
+    if slots is None:
+        return (
+            "Its slots are not known: give spec.celery.brokerSecretRef, or state "
+            f"{api.EnvName.CONCURRENCY} in its environment (workers.env of the chart)."
+        )
+    return "" if pods else "No worker runs."
+
+
+def fewer(workload: Workload, before: Values, limits: api.Concurrency, own: Sequence[Kill], slots: int) -> Step | None:
+    """After a kill at the policy's largest limit: fewer slots, down to the policy's minimum."""
+    after = max(limits.min, min(limits.max, slots - 1, math.floor(FEWER * slots)))
+    if after >= slots or workload.referenced & {*SET}:
+        return None
+    killed = counted(sum(kill.count for kill in own), "kill", "kills")
+    return Step(
+        replace(before, concurrency=after),
+        "MemoryBound",
+        f"Slots {slots} -> {after} for each worker of {short(workload.label)}: {killed} for memory at a limit of "
+        f"{_limit(before.memory)}, the policy's maximum. Fewer tasks at once leave more memory to each.",
+    )
+
+
+def _present(spec: api.Spec, workload: Workload, pods: Sequence[Pod], before: Values) -> int | None:
+    """Slots of each worker: as decided, where that is enforced; else as the template states, or the workers say."""
+    decided = before.concurrency if spec.mode is api.Mode.ENFORCE else None
+    shown = max((in_force(pod, workload) or 0 for pod in pods), default=0)
+    return decided or workload.stated.concurrency or shown or None
+
+
+def in_force(pod: Pod, workload: Workload) -> int | None:
+    """Slots that a worker has; `None`: not known."""
+    if pod.slots is not None:
+        return pod.slots.processes
+    return environment.stated(workload.component, pod.environment, None).concurrency or workload.stated.concurrency
+
+
+def _inside(group: _Group, carried: Footprint) -> Step | None:
+    """What was decided under other bounds moves inside the present ones; what the template says stays."""
+    limits, before = group.limits, group.before
+    slots = before.concurrency
+    if slots is None or slots == group.workload.stated.concurrency:
+        return None
+    after = min(max(slots, limits.min), limits.max)
+    if after == slots:
+        return None
+    memory = before.memory
+    if after > slots:
+        if memory.limit is None or carried.need(after, after - slots) > group.bounds.max:
+            return None
+        memory = _carrying(group, carried, after)
+    return Step(
+        replace(before, memory=memory, concurrency=after),
+        "BoundsChanged",
+        f"Slots {slots} -> {after} {group.of}: the policy's bounds are now {limits.min} to {limits.max}.",
+    )
+
+
+def _late(group: _Group, facts: Assessment, found: Flow, tasks: Tasks) -> Assessment:
+    """The objective is missed: what holds tasks back, and how many more slots help if it is the slots."""
+    slots, carried = group.slots, facts.footprint
+    behind = [pod.name for pod in group.pods if (in_force(pod, group.workload) or slots) < slots]
+    if behind and group.spec.mode is api.Mode.ENFORCE:
+        told = f"The {slots} slots decided are not in force yet in {len(behind)} of {len(group.pods)} workers."
+        return replace(facts, cause="SlotsNotInForce", told=told)
+    other = lag.other_cause(group.workload, group.pods, found, tasks)
+    if other is not None or carried is None:
+        cause, told = other or ("", "")
+        return replace(facts, cause=cause, told=told)
+    if group.before.memory.limit is None:
+        told = "The container has no memory limit that could carry more slots; it gets one first."
+        return replace(facts, cause="LimitsMissing", told=told)
+    # Fewer than the policy's minimum would be refused at admission.
+    wanted = min(max(found.demand, group.limits.min), group.limits.max)
+    room, parallel = _room(group, carried), _parallelism(group, found, tasks)
+    reached = min(wanted, room, parallel)
+    if reached <= slots or reached < group.limits.min:
+        cause, told = _no_more(group, found, tasks, carried, short_of_memory=room < wanted and room <= parallel)
+        return replace(facts, cause=cause, told=told)
+    told = f"All {found.slots} slots are taken ({found.running} tasks run), and nothing else holds tasks back."
+    facts = replace(facts, cause="SlotsExhausted", told=told)
+    cooldown = timedelta(seconds=group.spec.changes.cooldown.concurrency_seconds)
+    changed = group.past.slots_changed
+    if changed is not None and group.seen.at - changed < cooldown:
+        return replace(facts, hold=f"Slots were changed at {changed:%H:%M:%S}: the cooldown is running.")
+    return replace(facts, step=_more(group, found, carried, reached, room))
+
+
+def _more(group: _Group, found: Flow, carried: Footprint, reached: int, room: int) -> Step | None:
+    slots, before = group.slots, group.before
+    percent = group.spec.changes.max_step.concurrency_percent
+    most = max(slots + 1, math.floor(slots * (1 + percent / 100)), group.limits.min)
+    # A recommendation that nobody has followed does not shrink with the queue.
+    after = max(min(reached, most), (before.concurrency or 0) if group.spec.mode is api.Mode.RECOMMEND else 0)
+    if after == before.concurrency:
+        return None
+    memory = _carrying(group, carried, after)
+    limit = "" if memory.limit == before.memory.limit else f", memory limit {_limit(before.memory)} -> {_limit(memory)}"
+    bound = ""
+    if after < reached:
+        bound = f" The largest step is {percent} %."
+    elif after < found.demand:
+        most_of_all = f" concurrency.max is {after}." if after == group.limits.max else " core.parallelism binds."
+        bound = f" Memory ends at {room} slots." if after == room else most_of_all
+    why = (
+        f"Slots {slots} -> {after}{limit} {group.of}: {found.told} Demand: {found.running} running and {found.waiting} "
+        f"waiting tasks {found.lasting} ask for {found.demand} slots in each worker.{bound} Memory: "
+        f"{carried.told(after, after - slots)}."
+    )
+    return Step(replace(before, memory=memory, concurrency=after), "SlotsExhausted", why)
+
+
+def _no_more(group: _Group, found: Flow, tasks: Tasks, carried: Footprint, *, short_of_memory: bool) -> tuple[str, str]:
+    """Why there are no more slots although the objective is missed: (a word, a sentence)."""
+    slots = group.slots
+    stay = f"Slots stay at {slots} for each worker, of {found.demand} that are asked for"
+    if found.demand <= slots:
+        return "SlotsSuffice", f"{slots} slots for each worker will do: the queue is being worked off."
+    room = _room(group, carried)
+    if short_of_memory and room < carried.most(group.bounds.max, slots):
+        return (
+            "MemoryBound",
+            f"{stay}, because with more than {room} it was killed for memory at a limit of memory.max = "
+            f"{readable(group.bounds.max)}. Raise memory.max, or add workers.",
+        )
+    if short_of_memory:
+        return (
+            "MemoryBound",
+            f"{stay}, because memory ends there: {carried} must fit memory.max = {readable(group.bounds.max)}, which "
+            f"carries {room}. Raise memory.max, or add workers.",
+        )
+    if group.limits.max <= slots:
+        return "SlotsAtMaximum", f"{stay}: concurrency.max is {group.limits.max}. Raise it, or add workers."
+    return (
+        "ParallelismCapped",
+        f"{stay}: core.parallelism lets each scheduler run only {tasks.parallelism} tasks at once. Raise "
+        "config.core.parallelism of the chart.",
+    )
+
+
+def _room(group: _Group, carried: Footprint) -> int:
+    """Slots that memory.max carries: as the model says, and as kills at that limit have shown."""
+    room, endured = carried.most(group.bounds.max, group.slots), group.past.endured
+    if endured is None or endured.concurrency is None or (endured.memory.limit or 0) < group.bounds.max:
+        return room
+    return min(room, endured.concurrency)
+
+
+def _parallelism(group: _Group, found: Flow, tasks: Tasks) -> int:
+    """Slots of each worker that core.parallelism lets be busy; where it is not known, it does not bind."""
+    if tasks.parallelism is None:
+        return group.limits.max
+    schedulers = sum(len(item.living) for item in group.seen.workloads if item.component == "scheduler")
+    return math.ceil(tasks.parallelism * max(1, schedulers) / found.workers)
+
+
+def _carrying(group: _Group, carried: Footprint, slots: int) -> Memory:
+    """The memory that carries so many slots: never less than before."""
+    memory = group.before.memory
+    limit = max(memory.limit or 0, carried.need(slots, slots - group.slots))
+    if any(pod.guaranteed for pod in group.workload.pods):
+        return Memory(limit, limit)
+    if memory.request is None:
+        return Memory(None, limit)
+    stated, template = group.workload.stated.concurrency, group.workload.template.request
+    if stated is None or template is None:
+        stated, template = max(group.slots, group.before.concurrency or 0), memory.request
+    # From the template on, so that slots that come and go do not add up.
+    asked = template + quantity.rounded(max(0, slots - stated) * (carried.per_slot + GROWN))
+    return Memory(min(limit, max(memory.request, asked)), limit)
+
+
+def _idle(group: _Group, found: Flow, tasks: Tasks) -> Step | None:
+    """Slots that stood idle for a day are lowered, a step a day. Known where one group serves all queues."""
+    slots, busy, changed = group.slots, tasks.busy_day, group.past.slots_changed
+    if busy is None or not group.alone or found.slots <= IDLE_MARGIN * busy or group.before.memory.limit is None:
+        return None
+    if changed is not None and group.seen.at - changed < IDLE:
+        return None
+    needed = math.ceil(lag.DEMAND_MARGIN * busy / found.workers)
+    after = max(group.limits.min, needed, math.floor(FEWER * slots))
+    # A template above the policy's maximum is the user's.
+    if after >= slots or after == group.before.concurrency or after > group.limits.max:
+        return None
+    return Step(
+        replace(group.before, concurrency=after),
+        "SlotsIdle",
+        f"Slots {slots} -> {after} {group.of}: within a day at most {busy} of {found.slots} were busy at once. The "
+        "memory limit stays.",
+    )
+
+
+def _limit(memory: Memory) -> str:
+    return "none" if memory.limit is None else readable(memory.limit)

@@ -1,0 +1,343 @@
+"""What each target should have: one bounded decision per workload, with its reason and its numbers.
+
+Pure and level-based: the same observation and the same memory of the past give the same decision, and a decision that
+was made and is observed again changes nothing. Nothing here ever lowers what a running pod has.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from airflow_tuner import api, concurrency, environment, kills, parsing, quantity, steps
+from airflow_tuner.model import Change, Decision, Kill, Memory, Observation, TargetDecision, Values, Workload
+from airflow_tuner.sentence import counted, short
+from airflow_tuner.steps import Bounds, Past, Step
+
+PAUSED = "Paused: every value is held. "
+"""Stands before a target's reason while the policy is paused."""
+
+
+def bounds_of(spec: api.Spec, component: str, target: str, name: str = "") -> Bounds | None:
+    """The bounds the spec gives a target (`name`: of its workload), if any.
+
+    `None` when it says nothing about it, or when no whole MiB lies between them.
+    """
+    if component == "worker":
+        entry = spec.worker(target, name)
+        return None if entry is None else _bounds(f"workers/{entry.name}", entry.memory)
+    entry_ = spec.component(component)
+    where = {"dag-processor": "dagProcessor", "api-server": "apiServer", "webserver": "apiServer"}.get(
+        component, component
+    )
+    return None if entry_ is None else _bounds(where, entry_.memory)
+
+
+def decide(spec: api.Spec, seen: Observation, prior: api.Status, *, identity: str, paused: bool = False) -> Decision:
+    """The whole desired state. `identity` (of the policy) makes decision names unique; `paused` holds every value."""
+    targets = []
+    for workload in seen.workloads:
+        bounds = bounds_of(spec, workload.component, workload.target, workload.name)
+        if bounds is not None:
+            item = item_of(spec, bounds, workload, seen, prior)
+            targets.append(_target(item, identity, paused=paused))
+    held = paused and spec.mode is api.Mode.ENFORCE
+    return Decision(tuple(targets), () if held else _released(spec, seen, prior, targets, identity))
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One target with all that its decision looks at."""
+
+    spec: api.Spec
+    bounds: Bounds
+    workload: Workload
+    """With its template in whole MiB."""
+    past: Past
+    before: Values
+    """What it should have so far."""
+    seen: Observation
+
+    @property
+    def slots(self) -> concurrency.Assessment:
+        """What is to be said about its slots."""
+        return concurrency.assess(self.spec, self.bounds, self.workload, self.past, self.before, self.seen)
+
+    @property
+    def parsing(self) -> parsing.Assessment:
+        """What is to be said about how it parses."""
+        return parsing.assess(self.spec, self.workload, self.past, self.before, self.seen)
+
+
+def item_of(spec: api.Spec, bounds: Bounds, workload: Workload, seen: Observation, prior: api.Status) -> Item:
+    """A target with its past; without one, it starts from what we gave the pods, else from the template."""
+    past = remembered(prior, workload.target)
+    if past.desired is None:
+        past = adopted(past, workload, seen.line)
+    elif not prior.airflow_version:
+        past = _completed(past, workload.stated)
+    workload = replace(workload, template=whole(workload.template))
+    before = past.desired or workload.values
+    if before.memory.request is None or before.memory.limit is None:
+        # We set both or none: what lacks one is the template's, whatever the status says.
+        before = replace(before, memory=workload.template)
+    return Item(spec, bounds, workload, past, before, seen)
+
+
+def remembered(prior: api.Status, target: str) -> Past:
+    """What the status remembers of a target."""
+    entry = next((item for item in prior.targets if item.name == target), None)
+    tuned = next((item for item in prior.tuned if item.target == target), None)
+    changes = [change for change in prior.history if change.target == target]
+    answer = next((change for change in changes if change.reason == "OutOfMemory"), None)
+    changed = datetime.fromisoformat(changes[0].time) if changes else None
+    raised = None
+    if answer is not None:
+        raised = kills.Raise(datetime.fromisoformat(answer.time), from_api(answer.from_).memory.limit)
+    elif tuned is not None and entry is not None and not changes:
+        # Changes of other targets have pushed it out of the history: the worst case is taken to be an answer to a kill.
+        changed = datetime.fromisoformat(tuned.since)
+        raised = kills.Raise(changed, from_api(entry.template).memory.limit)
+    fewer = next((change for change in changes if change.reason == "MemoryBound"), None)
+    slots_changed = _last(changes, lambda change: change.from_.concurrency != change.to.concurrency)
+    parsing_changed = _last(
+        changes,
+        lambda change: (
+            change.from_.parsing_interval_seconds != change.to.parsing_interval_seconds
+            or change.from_.parsing_processes != change.to.parsing_processes
+        ),
+    )
+    return Past(
+        template=None if entry is None else from_api(entry.template),
+        desired=None if entry is None else from_api(entry.recommended),
+        why="" if entry is None else entry.why.removeprefix(PAUSED),
+        answered=() if entry is None else tuple(entry.answered),
+        tuned=tuned,
+        changed=changed,
+        slots_changed=slots_changed or (changed if tuned is not None and not changes else None),
+        parsing_changed=parsing_changed or (changed if tuned is not None and not changes else None),
+        raised=raised,
+        endured=None if fewer is None else from_api(fewer.to),
+    )
+
+
+def _last(changes: Sequence[api.Change], wanted: Callable[[api.Change], bool]) -> datetime | None:
+    """When the last change of this kind was; the newest stand first."""
+    return next((datetime.fromisoformat(change.time) for change in changes if wanted(change)), None)
+
+
+def adopted(past: Past, workload: Workload, line: str | None) -> Past:
+    """Where to start when nothing is remembered: from what we gave the pods, else from the template.
+
+    Kills that such pods show were answered by what they have.
+    """
+    shaped = tuple(pod for pod in workload.pods if pod.decision or pod.resized)
+    template = replace(workload.values, memory=whole(workload.template))
+    if not shaped:
+        return replace(past, desired=template)
+    memory = Memory(
+        request=_largest(workload.template.request, *(pod.memory.request for pod in shaped)),
+        limit=_largest(workload.template.limit, *(pod.memory.limit for pod in shaped)),
+    )
+    newest = max((pod for pod in shaped if pod.decision), key=lambda pod: pod.created, default=None)
+    born = environment.stated(workload.component, newest.environment if newest else {}, line)
+    desired = Values(
+        whole(memory),
+        concurrency=born.concurrency or template.concurrency,
+        interval=born.interval or template.interval,
+        processes=born.processes or template.processes,
+    )
+    pods = counted(len(shaped), "pod", "pods")
+    why = f"Adopted from {pods} of {short(workload.label)}: nothing else was remembered."
+    return replace(past, desired=desired, why=why, answered=kills.evidence(replace(workload, pods=shaped)))
+
+
+def _completed(past: Past, stated: Values) -> Past:
+    """What an operator remembered that knew of memory alone: that it now sees more is no change of the template."""
+
+    def known(name: str) -> bool:
+        return getattr(past.template, name) is not None or getattr(past.desired, name) is not None
+
+    new = {name: getattr(stated, name) for name in ("concurrency", "interval", "processes") if not known(name)}
+    return replace(
+        past,
+        template=None if past.template is None else replace(past.template, **new),
+        desired=None if past.desired is None else replace(past.desired, **new),
+    )
+
+
+def from_api(values: api.Values) -> Values:
+    """Values of the status."""
+    return Values(
+        memory=Memory(
+            request=None if values.request is None else quantity.parse(values.request),
+            limit=None if values.limit is None else quantity.parse(values.limit),
+        ),
+        concurrency=values.concurrency,
+        interval=values.parsing_interval_seconds,
+        processes=values.parsing_processes,
+    )
+
+
+def from_tuned(tuned: api.Tuned | None) -> Memory | None:
+    """The memory that an entry for admission gives a new pod."""
+    if tuned is None:
+        return None
+    return Memory(quantity.parse(tuned.requests.memory), quantity.parse(tuned.limits.memory))
+
+
+def whole(memory: Memory) -> Memory:
+    """`memory` in whole MiB, as the status says it: a template may say 1G, and is compared with what was remembered."""
+    return Memory(
+        request=None if memory.request is None else quantity.rounded(memory.request),
+        limit=None if memory.limit is None else quantity.rounded(memory.limit),
+    )
+
+
+def _bounds(where: str, memory: api.Memory) -> Bounds | None:
+    # Inwards, as what is written is whole MiB and the API server holds it against the bounds as they stand.
+    low = quantity.rounded(quantity.parse(memory.min))
+    high = quantity.parse(memory.max) // quantity.MEBIBYTE * quantity.MEBIBYTE
+    return Bounds(where, low, high) if low <= high else None
+
+
+def _largest(*sizes: int | None) -> int | None:
+    return max((size for size in sizes if size is not None), default=None)
+
+
+def _target(item: Item, identity: str, *, paused: bool) -> TargetDecision:
+    spec, workload, past, before = item.spec, item.workload, item.past, item.before
+    template, now = workload.values, item.seen.at
+    enforced = spec.mode is api.Mode.ENFORCE
+    why = past.why or f"As the template of {short(workload.label)} says."
+    if paused:
+        tuned = past.tuned if enforced else None
+        # The user's own change is remembered: when the pause ends, it counts.
+        changed = past.template not in {None, template}
+        step = steps.first_of_all(item.bounds, workload, past, before) if changed else None
+        desired, why = (before, why) if step is None else (step.values, step.why)
+        return TargetDecision(workload, item.bounds.where, desired, PAUSED + why, past.answered, None, tuned)
+    fresh = kills.unanswered(workload, {entry.uid: entry for entry in past.answered}, past.raised, now)
+    step, waits = next_step(item, fresh)
+    answered = past.answered if waits else kills.merged(past.answered, kills.evidence(workload), workload)
+    desired, why = (before, why) if step is None else (step.values, step.why)
+    wanted = enforced and desired != template
+    in_force = _given(past.tuned, workload, item.seen.line) if enforced else before
+    change = None
+    if desired != in_force or (enforced and past.tuned is not None and not wanted):
+        reason = step.reason if step else "Recommended"
+        name = _name(identity, workload.target, reason, in_force, desired, now)
+        change = Change(workload.target, name, reason, in_force, desired, why)
+    tuned = _tuned(item, desired, change) if wanted else None
+    moved = change is not None and change.before.concurrency != change.after.concurrency
+    decided = moved or past.slots_changed is not None
+    return TargetDecision(workload, item.bounds.where, desired, why, answered, change, tuned, decided)
+
+
+def next_step(item: Item, fresh: Sequence[Kill]) -> tuple[Step | None, bool]:
+    """The one step to take now, and whether kills are left waiting for a cooldown. In the order of urgency."""
+    spec, bounds, workload, past, before, now = (
+        item.spec,
+        item.bounds,
+        item.workload,
+        item.past,
+        item.before,
+        item.seen.at,
+    )
+    step = steps.first_of_all(bounds, workload, past, before)
+    if step is not None or steps.beyond(bounds, workload):
+        return step, False
+    own, nodes = [kill for kill in fresh if not kill.of_node], [kill for kill in fresh if kill.of_node]
+    step = steps.urgent(bounds, workload, past, before, own, now) or (_fewer(item, own) if own else None)
+    if step is not None:
+        return step, False
+    step, waits = steps.usual(spec, bounds, workload, past, before, nodes, now)
+    return step or _whole_entry(item, item.slots.step or item.parsing.step), waits
+
+
+def _whole_entry(item: Item, step: Step | None) -> Step | None:
+    """A step of slots or parsing with memory inside the bounds: admission takes an entry as a whole, or not at all."""
+    if step is None or step.values == item.workload.values:
+        return step
+    return replace(step, values=replace(step.values, memory=item.bounds.hold(step.values.memory)))
+
+
+def _fewer(item: Item, own: Sequence[Kill]) -> Step | None:
+    """Fewer slots, where the limit cannot rise: for kills at the policy's largest, with the slots decided last."""
+    entry = item.spec.worker(item.workload.target, item.workload.name)
+    slots = item.slots.slots
+    if item.workload.component != "worker" or entry is None or entry.concurrency is None or slots is None:
+        return None
+    full = [
+        kill
+        for kill in own
+        if (kill.limit or 0) >= item.bounds.max and (concurrency.in_force(kill.pod, item.workload) or slots) <= slots
+    ]
+    step = concurrency.fewer(item.workload, item.before, entry.concurrency, full, slots) if full else None
+    return _whole_entry(item, step)
+
+
+def _given(tuned: api.Tuned | None, workload: Workload, line: str | None) -> Values:
+    """What new pods get now."""
+    if tuned is None:
+        return workload.values
+    given = replace(workload.values, memory=from_tuned(tuned) or workload.template)
+    return environment.applied(given, tuple(tuned.env), workload.component, line)
+
+
+def _tuned(item: Item, desired: Values, change: Change | None) -> api.Tuned:
+    workload, old = item.workload, item.past.tuned
+    env = environment.variables(workload.component, desired, workload.values, item.seen.line)
+    new = api.Tuned(
+        target=workload.target,
+        component=workload.component,
+        bounds=item.bounds.where,
+        decision=change.decision if change else old.decision if old else "",
+        since=item.seen.at.isoformat(),
+        container=workload.container,
+        workload=workload.label,
+        pod_labels=dict(workload.pod_labels),
+        baseline=baseline(workload),
+        requests=api.Sizes(memory=quantity.mebibytes(desired.memory.request or 0)),
+        limits=api.Sizes(memory=quantity.mebibytes(desired.memory.limit or 0)),
+        env=list(env),
+    )
+    # It counts from when admission could first have used it as it is, baseline and bounds included.
+    return old if old is not None and new.model_copy(update={"since": old.since}) == old else new
+
+
+def baseline(workload: Workload) -> api.Baseline:
+    """The container as the template has it."""
+    env = [api.BaselineVar(name=api.EnvName(name), value=value) for name, value in sorted(workload.environment.items())]
+    return api.Baseline(requests=dict(workload.requests), limits=dict(workload.limits), env=env)
+
+
+def _name(identity: str, target: str, reason: str, before: Values, after: Values, now: datetime) -> str:
+    """A name of at most 63 characters, fit for an annotation and for an Event's name."""
+    told = f"{identity}|{target}|{reason}|{before}|{after}|{now.isoformat()}"
+    return f"{target.replace('/', '-')[:54].rstrip('-.')}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
+
+
+def _released(
+    spec: api.Spec, seen: Observation, prior: api.Status, targets: list[TargetDecision], identity: str
+) -> tuple[Change, ...]:
+    """Entries that end: the mode is Recommend now, or the spec no longer names the target."""
+    decided = {target.workload.target for target in targets}
+    templates: Mapping[str, Values] = {
+        workload.target: replace(workload.values, memory=whole(workload.template)) for workload in seen.workloads
+    }
+    names = {item.name: item.workload.partition("/")[2] for item in prior.targets}
+    ended = []
+    for entry in prior.tuned:
+        covered = bounds_of(spec, entry.component, entry.target, names.get(entry.target, ""))
+        if spec.mode is api.Mode.ENFORCE and (entry.target in decided or covered):
+            continue
+        before = environment.applied(
+            Values(from_tuned(entry) or Memory()), tuple(entry.env), entry.component, seen.line
+        )
+        after = templates.get(entry.target, Values())
+        why = "the mode is Recommend" if spec.mode is api.Mode.RECOMMEND else "the policy no longer names it"
+        message = f"Released: {why}. New pods follow the template again; running pods are left as they are."
+        name = _name(identity, entry.target, "Released", before, after, seen.at)
+        ended.append(Change(entry.target, name, "Released", before, after, message))
+    return tuple(ended)

@@ -1,0 +1,214 @@
+"""A decision for people: as a table, and as a page that says how a number came to be; and for programs. Pure."""
+
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from airflow_tuner import api, decide, helm, parsing, status
+from airflow_tuner.concurrency import Assessment as SlotsAssessment
+from airflow_tuner.model import Decision, Finding, Memory, Observation, TargetDecision, Values
+from airflow_tuner.parsing import Assessment as ParsingAssessment
+from airflow_tuner.quantity import readable
+from airflow_tuner.restarts import Waiting
+from airflow_tuner.sentence import counted
+from airflow_tuner.steps import Step
+
+WIDTH = 110
+
+
+def plan(
+    spec: api.Spec,
+    seen: Observation,
+    findings: tuple[Finding, ...],
+    decision: Decision,
+    waiting: tuple[Waiting, ...],
+) -> str:
+    """What one turn would do, as a table with its reasons."""
+    changes = {change.target: change for change in decision.changes}
+    rows = [("TARGET", "NOW (REQUEST / LIMIT)", "PLAN", "REASON")]
+    for target in decision.targets:
+        change = changes.get(target.workload.target)
+        now = change.before if change else target.desired
+        after = shown(change.after) if change else "unchanged"
+        rows.append((target.workload.target, shown(now), after, change.reason if change else ""))
+    rows += [(change.target, shown(change.before), shown(change.after), change.reason) for change in decision.released]
+    parts = [f"Mode {spec.mode}, Airflow {seen.line or 'of unknown version'}. Nothing is written.", table(rows)]
+    parts += [wrapped(f"{change.target}: {change.message}") for change in decision.changes]
+    if findings:
+        parts.append("Findings, worst first:")
+        parts += [wrapped(f"{item.severity} {item.reason} {item.target}: {item.message}", "  ") for item in findings]
+    if waiting:
+        parts.append("For the next creation of the pod wait:")
+        parts += [_waits(item) for item in waiting]
+    return "\n\n".join(parts)
+
+
+def _waits(item: Waiting) -> str:
+    return wrapped(f"{item}{f': not restarted, as {item.blocked}' if item.blocked else ''}.", "  ")
+
+
+def document(new: api.Status, decision: Decision, waiting: tuple[Waiting, ...]) -> dict[str, Any]:
+    """The same for programs, with the names of the status."""
+    told = status.as_written(new)
+    return {
+        "changes": [
+            {
+                "target": change.target,
+                "reason": change.reason,
+                "from": status.written(change.before).model_dump(by_alias=True, exclude_none=True),
+                "to": status.written(change.after).model_dump(by_alias=True, exclude_none=True),
+                "message": change.message,
+            }
+            for change in decision.changes
+        ],
+        "findings": told.get("findings", []),
+        "targets": told.get("targets", []),
+        "conditions": told.get("conditions", []),
+        "waiting": [
+            {"target": item.target.workload.target, "pod": item.pod.name, "for": item.what, "blocked": item.blocked}
+            for item in waiting
+        ],
+        "helmValues": helm.values(decision, new.airflow_version or None),
+    }
+
+
+def page(
+    target: str,
+    spec: api.Spec,
+    seen: Observation,
+    prior: api.Status,
+    decision: Decision,
+    waiting: tuple[Waiting, ...],
+) -> str:
+    """How the numbers of one target come to be; `KeyError` where the policy has no such target."""
+    found = next((item for item in decision.targets if item.workload.target == target), None)
+    if found is None:
+        raise KeyError(target)
+    workload = found.workload
+    bounds = decide.bounds_of(spec, workload.component, workload.target, workload.name)
+    if bounds is None:
+        raise KeyError(target)
+    item = decide.item_of(spec, bounds, workload, seen, prior)
+    pods = counted(len(workload.living), "pod", "pods")
+    sections = [
+        f"{target}: container {workload.container} of {workload.label}, {pods}, mode {spec.mode}.",
+        wrapped(found.why),
+        _section("Memory", _memory(found, item.slots, f"{readable(bounds.min)} to {readable(bounds.max)}")),
+    ]
+    if workload.component == "worker":
+        sections.append(_section("Slots", _slots(spec, found, item.slots)))
+    if workload.component == "dag-processor":
+        sections.append(_section("Parsing", _parsing(spec, found, item.parsing)))
+    if mine := [_waits(entry) for entry in waiting if entry.target is found]:
+        sections.append("\n".join(["Waiting for the next creation of the pod", *mine]))
+    return "\n\n".join(sections)
+
+
+def _memory(found: TargetDecision, slots: SlotsAssessment, bounds: str) -> Iterator[tuple[str, str]]:
+    workload = found.workload
+    yield "template", _sizes(workload.template)
+    running = [pod.running for pod in workload.living if pod.running is not None]
+    for memory in dict.fromkeys(running):
+        yield "in force", f"{_sizes(memory)} in {counted(running.count(memory), 'pod', 'pods')}"
+    yield "decided", _sizes(found.desired.memory)
+    yield "bounds", f"{bounds} ({found.bounds})"
+    peaks = [pod.usage.peak.value for pod in workload.living if pod.usage.peak is not None]
+    if peaks:
+        yield "peak", f"{readable(int(max(peaks)))} since the container started, page cache included"
+    if slots.footprint is not None:
+        how = "measured here" if slots.footprint.measured else "as measured on an empty Airflow of this line"
+        yield "model", f"{slots.footprint}, the slot {how}"
+
+
+def _slots(spec: api.Spec, target: TargetDecision, found: SlotsAssessment) -> Iterator[tuple[str, str]]:
+    entry = spec.worker(target.workload.target, target.workload.name)
+    yield "present", "not known" if found.slots is None else f"{found.slots} for each worker"
+    if entry is not None and entry.concurrency is not None:
+        yield "bounds", f"{entry.concurrency.min} to {entry.concurrency.max}"
+    if found.flow is not None:
+        tasks = f"{found.flow.running} running, {found.flow.waiting} waiting, {found.flow.lasting}"
+        yield (
+            "tasks",
+            f"{tasks}, for {counted(found.flow.slots, 'slot', 'slots')} in force in "
+            f"{counted(found.flow.workers, 'worker', 'workers')}",
+        )
+        yield "lag", found.flow.told
+        demand = counted(found.flow.demand, "slot", "slots")
+        yield "demand", f"{demand} for each worker (running + waiting x duration / objective, + 10 %)"
+    yield from _verdict(target, found.cause, found.told, found.hold, found.step)
+
+
+def _parsing(spec: api.Spec, target: TargetDecision, found: ParsingAssessment) -> Iterator[tuple[str, str]]:
+    wanted = spec.dag_processor.parsing if spec.dag_processor is not None else None
+    if wanted is not None:
+        yield "bounds", f"interval {wanted.interval_seconds.min} to {wanted.interval_seconds.max} s"
+        yield "objective", f"{spec.objectives.dag_freshness_seconds} s, with at most {wanted.cpu} of CPU"
+    if found.parsing is not None:
+        seen = found.parsing
+        yield (
+            "files",
+            f"{seen.files}, parsed every {seen.cycle:.0f} s, {seen.seconds:.2f} s each; the oldest parse was "
+            f"{seen.oldest:.0f} s ago",
+        )
+        yield "CPU", f"{found.cpu or 0:.2f} cores; {parsing.cost(found)}"
+        for file in seen.slowest:
+            yield "slow", f"{file.name} {file.seconds:.2f} s"
+    if found.interval is not None:
+        yield "right", f"{found.interval} s"
+    yield from _verdict(target, found.cause, found.told, found.hold, found.step)
+
+
+def _verdict(target: TargetDecision, cause: str, told: str, hold: str, step: Step | None) -> Iterator[tuple[str, str]]:
+    if cause:
+        yield "cause", f"{cause}: {told}"
+    if hold:
+        yield "held", hold
+    if step:
+        yield "step", "as said above" if step.why == target.why else step.why
+    elif not cause and not hold:
+        yield "step", "none: the objective is met"
+
+
+def shown(values: Values) -> str:
+    """Values in a few words."""
+    parts = [_sizes(values.memory)]
+    if values.concurrency is not None:
+        parts.append(counted(values.concurrency, "slot", "slots"))
+    if values.interval is not None:
+        parts.append(f"parse every {values.interval} s")
+    if values.processes is not None:
+        parts.append(counted(values.processes, "parsing process", "parsing processes"))
+    return ", ".join(parts)
+
+
+def _sizes(memory: Memory) -> str:
+    request = "none" if memory.request is None else readable(memory.request)
+    limit = "none" if memory.limit is None else readable(memory.limit)
+    return f"{request} / {limit}"
+
+
+def _section(title: str, rows: Iterable[tuple[str, str]]) -> str:
+    lines = [title]
+    for name, text in rows:
+        lines.append(_filled(text, f"  {name:<10}", " " * 12))
+    return "\n".join(lines)
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Rows under one another, in columns."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def wrapped(text: str, indent: str = "") -> str:
+    """A paragraph that fits a terminal."""
+    return _filled(text, indent, f"{indent}  ")
+
+
+def _filled(text: str, first: str, others: str) -> str:
+    # Names are not broken at their hyphens: they are to be copied.
+    return textwrap.fill(
+        text, WIDTH, initial_indent=first, subsequent_indent=others, break_on_hyphens=False, break_long_words=False
+    )

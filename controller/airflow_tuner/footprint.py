@@ -1,0 +1,81 @@
+"""The memory that a Celery worker's slots take: `base + slots x per-slot + tail`. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from airflow_tuner import quantity
+from airflow_tuner.model import Pod
+from airflow_tuner.quantity import readable
+from airflow_tuner.steps import PROBE_SPIKE, Past
+
+MI = quantity.MEBIBYTE
+
+BASE = {"3": 255 * MI, "2": 261 * MI}
+"""Memory of a worker without tasks, by Airflow line (measured on 3.3.2 and 2.11.2 with 1 to 16 slots)."""
+
+PER_SLOT = {"3": 86 * MI, "2": 105 * MI}
+"""Memory of a busy slot whose task holds nothing of its own (the same measurement)."""
+
+GROWN = 50 * MI
+"""What a slot takes more that is added while the worker runs: it is forked from a process that has grown, and makes its
+own what it shared (measured on 3.3.2: 10 slots from birth take 1011 MiB, 10 of which 8 were added 1413 MiB)."""
+
+NEEDS_MORE = "2"
+"""The line that one that is not known is taken for."""
+
+FULL_ENOUGH = 0.5
+"""Share of a worker's slots that must be busy for its memory to say what a slot takes."""
+
+
+WARM = 0.7
+"""What a slot keeps of that when its task is over, as a share (measured on 3.3.2: 62 of 86 MiB)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What slots take, in bytes."""
+
+    base: int
+    per_slot: int
+    tail: int
+    """Beyond the slots' usual: the largest task known, at least a probe's spike."""
+    measured: bool = False
+    """A slot was measured here, and takes more than the table says."""
+
+    def need(self, slots: int, added: int = 0) -> int:
+        """Limit that carries so many slots, `added` of them while the worker runs, in whole MiB."""
+        return quantity.rounded(self.base + slots * self.per_slot + added * GROWN + self.tail)
+
+    def most(self, limit: int, slots: int) -> int:
+        """Slots that a limit carries, in a worker that has `slots` now."""
+        room = limit - self.need(slots)
+        return slots + room // (self.per_slot + GROWN) if room >= 0 else max(0, slots + room // self.per_slot)
+
+    def told(self, slots: int, added: int) -> str:
+        """As a sum."""
+        grown = f" + {added} x {readable(GROWN)}" if added else ""
+        need = readable(self.need(slots, added))
+        return f"{readable(self.base)} + {slots} x {readable(self.per_slot)}{grown} + {readable(self.tail)} = {need}"
+
+    def __str__(self) -> str:
+        return f"{readable(self.base)} + slots x {readable(self.per_slot)} + {readable(self.tail)}"
+
+
+def footprint(pods: Sequence[Pod], slots: int, running: int, past: Past, line: str | None) -> Footprint:
+    """What a slot takes here: as the table says, or more where full workers show it.
+
+    `slots` of each worker, `running` tasks in all of them. A kill says that more than its limit was wanted.
+    """
+    base, fixed = BASE[line or NEEDS_MORE], PER_SLOT[line or NEEDS_MORE]
+    usual_busy = running / len(pods) if pods else 0
+    found = []
+    for pod in pods:
+        busy = pod.slots.busy if pod.slots is not None else usual_busy
+        if pod.usage.anonymous is not None and busy >= max(1, FULL_ENOUGH * slots):
+            found.append((pod.usage.anonymous.value - base) / (busy + WARM * max(0, slots - busy)))
+    per_slot = max(fixed, int(max(found, default=0)))
+    usual = base + slots * per_slot
+    tails = [int(pod.usage.anonymous_day.value) - usual for pod in pods if pod.usage.anonymous_day is not None]
+    if past.raised is not None and past.raised.before is not None:
+        tails.append(past.raised.before + PROBE_SPIKE - usual)
+    return Footprint(base, per_slot, max([PROBE_SPIKE, *tails]), measured=per_slot > fixed)

@@ -1,0 +1,244 @@
+"""Kubernetes objects, as plain dicts, read as the workloads and pods of one Airflow deployment. Pure.
+
+Which pods belong to a workload is read from their owner, not from labels alone: several worker workloads of one chart
+may share every label.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow_tuner import api, environment, quantity
+from airflow_tuner.model import Death, Memory, Pod, Workload
+
+Object = Mapping[str, Any]
+
+FIELD_MANAGER = "airflow-tuner"
+DECISION = f"{api.GROUP}/decision"
+"""Annotation of a pod that was born tuned."""
+
+COMPONENT_LABELS = ("component", "app.kubernetes.io/component")
+COMPONENTS = ("scheduler", "dag-processor", "triggerer", "api-server", "webserver", "worker")
+OUT_OF_MEMORY = "OOMKilled"
+DEFAULT_QUEUE = "AIRFLOW__OPERATORS__DEFAULT_QUEUE"
+DISRUPTION = (
+    ("karpenter.sh/do-not-disrupt", "true"),
+    ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"),
+)
+"""Annotations of a pod that asks not to be disrupted."""
+LONGEST = 256
+"""Most characters of a variable's value that a status holds."""
+SIGKILLED = 137
+"""Exit code of a process that SIGKILL ended."""
+_WORKER = re.compile(r"-worker(?:-(.+))?$")
+
+
+def line(objects: Iterable[Object], stated: str | None, known: str) -> str | None:
+    """Airflow's major version: as stated, else 3 with an api-server, 2 with a webserver, else as it was known."""
+    kinds = {component(item) for item in objects}
+    return stated or ("3" if "api-server" in kinds else "2" if "webserver" in kinds else known or None)
+
+
+def workloads(objects: Iterable[Object], pods: Iterable[Object], line: str | None = None) -> tuple[Workload, ...]:
+    """The workloads of the known components among Deployments and StatefulSets, with their pods."""
+    by_owner: dict[tuple[str, str], list[Object]] = {}
+    for pod in pods:
+        by_owner.setdefault(owner(pod), []).append(pod)
+    known = [item for item in objects if component(item) in COMPONENTS]
+    known.sort(key=lambda item: (COMPONENTS.index(component(item)), item["metadata"]["name"]))
+    shared = [component(item) for item in known]
+    found: dict[str, Workload] = {}
+    for item in known:
+        pods_of_it = by_owner.get((item["kind"], item["metadata"]["name"]), [])
+        target = _target(item, alone=shared.count(component(item)) == 1)
+        if target in found:
+            # Two releases under one selector, or a Deployment that takes the place of a StatefulSet of its name.
+            target = f"{component(item)}/{item['metadata']['name']}"
+        if target in found:
+            target = f"{target}.{item['kind'].lower()}"
+        found[target] = _workload(item, target, pods_of_it, line)
+    return tuple(found.values())
+
+
+def component(item: Object) -> str:
+    """The value of the component label; empty when there is none."""
+    labels = item["metadata"].get("labels") or {}
+    return next((str(labels[key]) for key in COMPONENT_LABELS if key in labels), "")
+
+
+def owner(pod: Object) -> tuple[str, str]:
+    """Kind and name of the workload a pod belongs to."""
+    for reference in pod["metadata"].get("ownerReferences") or []:
+        if not reference.get("controller"):
+            continue
+        if reference["kind"] == "ReplicaSet":
+            suffix = (pod["metadata"].get("labels") or {}).get("pod-template-hash", "")
+            return "Deployment", str(reference["name"]).removesuffix(f"-{suffix}")
+        return str(reference["kind"]), str(reference["name"])
+    return "", ""
+
+
+def moment(text: str | None) -> datetime:
+    """A time of the API server."""
+    return datetime.fromisoformat(text) if text else datetime.fromtimestamp(0, UTC)
+
+
+def _workload(item: Object, target: str, pods: Iterable[Object], line: str | None) -> Workload:
+    name, kind = item["metadata"]["name"], component(item)
+    template = item["spec"]["template"]
+    container = _main(template["spec"]["containers"], kind)
+    requests, limits = _born(container.get("resources") or {})
+    told, referenced = _environment(container)
+    words = [str(word) for word in [*(container.get("command") or []), *(container.get("args") or [])]]
+    stated = environment.stated(kind, told, line)
+    if kind == "worker" and (of_command := environment.concurrency_of(words)):
+        stated = replace(stated, concurrency=of_command)
+    return Workload(
+        target=target,
+        component=kind,
+        kind=item["kind"],
+        name=name,
+        container=container["name"],
+        pod_labels=dict(item["spec"]["selector"].get("matchLabels") or template["metadata"].get("labels") or {}),
+        requests=requests,
+        limits=limits,
+        template=_memory(requests, limits),
+        pods=tuple(_pod(pod, container["name"]) for pod in pods),
+        environment={key: value for key, value in told.items() if key in environment.NAMES},
+        referenced=referenced & environment.NAMES,
+        stated=stated,
+        queues=environment.queues_of(words, told.get(DEFAULT_QUEUE, "default")),
+        replicas=int(item["spec"].get("replicas", 1)),
+        cpu_limit=_cores(limits.get("cpu", "")),
+        grace=int(template["spec"].get("terminationGracePeriodSeconds", 30)),
+        chart=str((item["metadata"].get("labels") or {}).get("chart", "")),
+    )
+
+
+def _target(item: Object, *, alone: bool) -> str:
+    name, kind = str(item["metadata"]["name"]), component(item)
+    if kind == "worker":
+        # <release>-worker is the chart's default worker, <release>-worker-<set> one of its sets.
+        found = _WORKER.search(name.removeprefix((item["metadata"].get("labels") or {}).get("release", "")))
+        return f"worker/{(found[1] or 'default') if found else name}"
+    return kind if alone else f"{kind}/{name}"
+
+
+def _main(containers: list[Object], kind: str) -> Object:
+    """The container that does the component's work: named for it, else the first."""
+    return next((item for item in containers if item["name"] in {kind, f"airflow-{kind}"}), containers[0])
+
+
+def _born(resources: Object) -> tuple[dict[str, str], dict[str, str]]:
+    """Requests and limits as a pod is born with them: the API server sets a missing request to the limit."""
+    limits = {key: str(value) for key, value in (resources.get("limits") or {}).items()}
+    requests = {key: str(value) for key, value in (resources.get("requests") or {}).items()}
+    return {**limits, **requests}, limits
+
+
+def _cores(text: str) -> float | None:
+    try:
+        return quantity.cores(text)
+    except ValueError:
+        return None
+
+
+def _environment(container: Object) -> tuple[dict[str, str], frozenset[str]]:
+    """The container's variables with plain values, and the names of those set by reference."""
+    entries = container.get("env") or []
+    plain = {str(entry["name"]): str(entry.get("value", "")) for entry in entries if "valueFrom" not in entry}
+    # What is too long for a status cannot be compared there, and is left alone as well.
+    odd = {name for name, value in plain.items() if len(value) > LONGEST and name in environment.NAMES}
+    return {name: value for name, value in plain.items() if name not in odd}, frozenset(
+        {str(entry["name"]) for entry in entries if "valueFrom" in entry} | odd
+    )
+
+
+def _held(metadata: Object) -> str:
+    """The annotation that asks not to disrupt the pod."""
+    marks = metadata.get("annotations") or {}
+    return next((f"{key}={value}" for key, value in DISRUPTION if marks.get(key) == value), "")
+
+
+def _ready(status: Object) -> bool:
+    told = status.get("conditions") or []
+    return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in told)
+
+
+def _memory(requests: Mapping[str, str], limits: Mapping[str, str]) -> Memory:
+    return Memory(
+        request=quantity.parse(requests["memory"]) if "memory" in requests else None,
+        limit=quantity.parse(limits["memory"]) if "memory" in limits else None,
+    )
+
+
+def _pod(pod: Object, container: str) -> Pod:
+    metadata, status = pod["metadata"], pod.get("status") or {}
+    spec: Object = next((item for item in pod["spec"]["containers"] if item["name"] == container), {})
+    state: Object = next((item for item in status.get("containerStatuses") or [] if item["name"] == container), {})
+    restarts = int(state.get("restartCount", 0))
+    in_force = state.get("resources")
+    return Pod(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        created=moment(metadata.get("creationTimestamp")),
+        memory=_memory(*_born(spec.get("resources") or {})),
+        running=_memory(*_born(in_force)) if in_force is not None and "running" in (state.get("state") or {}) else None,
+        container_id=str(state.get("containerID", "")).partition("://")[2],
+        deaths=restarts,
+        death=_death(state, restarts, _ended_from(metadata)),
+        guaranteed=status.get("qosClass") == "Guaranteed",
+        ending="deletionTimestamp" in metadata or status.get("phase") in {"Succeeded", "Failed"},
+        decision=(metadata.get("annotations") or {}).get(DECISION),
+        resized=any(
+            entry.get("manager") == FIELD_MANAGER and entry.get("subresource") == "resize"
+            for entry in metadata.get("managedFields") or []
+        ),
+        restarts_on_resize=_restarts(spec),
+        environment={key: value for key, value in _environment(spec)[0].items() if key in environment.NAMES},
+        ready=_ready(status),
+        held=_held(metadata),
+        resize_problem=_resize_problem(status),
+    )
+
+
+def _death(state: Object, restarts: int, ended_from: datetime | None) -> Death | None:
+    """The last death, if it was for memory.
+
+    The reason alone does not say so: containerd gives `OOMKilled` to every container in which the kernel has ever
+    killed a process, however it ends later. So it must have died by SIGKILL, and not because its pod was deleted.
+    """
+    # While a restart is put off, the kubelet shows the death as the last state and has not counted it yet.
+    waiting = (state.get("state") or {}).get("waiting") or {}
+    put_off = waiting.get("reason") not in {None, "ContainerCreating", "PodInitializing"}
+    last = restarts + 1 if put_off else restarts
+    for number, when in ((restarts + 1, state.get("state")), (last, state.get("lastState"))):
+        told = (when or {}).get("terminated") or {}
+        at = moment(told.get("finishedAt"))
+        by_kernel = told.get("reason") == OUT_OF_MEMORY and told.get("exitCode") == SIGKILLED
+        if by_kernel and (ended_from is None or at < ended_from):
+            return Death(number, at)
+    return None
+
+
+def _ended_from(metadata: Object) -> datetime | None:
+    """When somebody asked for the pod to be deleted; the API server keeps the time when its grace is over."""
+    if "deletionTimestamp" not in metadata:
+        return None
+    return moment(metadata["deletionTimestamp"]) - timedelta(seconds=metadata.get("deletionGracePeriodSeconds") or 0)
+
+
+def _restarts(container: Object) -> bool:
+    policies = container.get("resizePolicy") or []
+    return any(item["resourceName"] == "memory" and item["restartPolicy"] == "RestartContainer" for item in policies)
+
+
+def _resize_problem(status: Object) -> str:
+    for condition in status.get("conditions") or []:
+        pending = condition["type"] == "PodResizePending"
+        failed = condition["type"] == "PodResizeInProgress" and condition.get("reason") == "Error"
+        if condition.get("status") == "True" and (pending or failed):
+            return f"{condition.get('reason', '')}: {condition.get('message', '')}"
+    return ""

@@ -1,0 +1,173 @@
+"""How long tasks wait for a worker, how many slots the objective asks for, and what holds the tasks back. Pure."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from airflow_tuner.model import Pod, Workload
+from airflow_tuner.sentence import counted, short
+from airflow_tuner.telemetry import Tasks
+
+DEMAND_MARGIN = 1.1
+"""On the slots that Little's law asks for: durations and arrivals are means."""
+
+BUSY_SHARE = 0.5
+"""Below this share of busy slots the workers are not what tasks wait for: they would have taken them."""
+
+CPU_FULL = 0.9
+"""Share of the CPU limit, or of the node's cores, from which more slots would only share the same CPU."""
+
+THROTTLED = 0.25
+"""Share of throttled scheduling periods from which the CPU limit is what holds tasks back."""
+
+HELD_LONGER = 1.0
+"""Seconds that a task holds its slot beyond its duration (measured: 1.3 on Airflow 3.3.2, 0.6 on 2.11.2)."""
+
+DATABASE_SLOW = 1.0
+"""Seconds of the scheduler's critical query, usually milliseconds, from which the database holds tasks back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """The tasks of one group of workers."""
+
+    waiting: int
+    running: int
+    slots: int
+    """In force in all its workers."""
+    workers: int
+    duration: float | None
+    """Mean seconds of a task; `None`: none has ended within the window."""
+    objective: int
+    """Seconds that a task may wait."""
+
+    @property
+    def wait(self) -> float | None:
+        """Seconds that the last one in the queue waits at the present pace; `None`: not known."""
+        if not self.waiting:
+            return 0.0
+        if self.duration is None or not self.slots:
+            return None
+        return self.waiting * (self.duration + HELD_LONGER) / self.slots
+
+    @property
+    def late(self) -> bool:
+        """The objective is missed, or nothing says that it is not."""
+        return self.wait is None or self.wait > self.objective
+
+    @property
+    def demand(self) -> int:
+        """Slots of each worker that work the queue off within the objective, by Little's law.
+
+        The running tasks go on; of the waiting ones those run at once that are not done in time by turns.
+        """
+        share = 1.0 if self.duration is None else min(1.0, (self.duration + HELD_LONGER) / self.objective)
+        total = min(math.ceil(DEMAND_MARGIN * (self.running + self.waiting * share)), self.running + self.waiting)
+        return math.ceil(total / self.workers)
+
+    @property
+    def told(self) -> str:
+        """The lag against the objective."""
+        if not self.waiting:
+            return f"No task waits; the objective is {self.objective} s."
+        wait = "an unknown time" if self.wait is None else f"about {self.wait:.0f} s"
+        slots = counted(self.slots, "slot", "slots")
+        return (
+            f"{counted(self.waiting, 'task waits', 'tasks wait')} for {slots}, {wait} at the present pace; "
+            f"the objective is {self.objective} s."
+        )
+
+    @property
+    def lasting(self) -> str:
+        """How long its tasks take."""
+        return "of unknown duration" if self.duration is None else f"of {self.duration:.1f} s each"
+
+
+def flow(
+    workload: Workload, pods: Sequence[Pod], slots: int, tasks: Tasks, objective: int, *, alone: bool
+) -> Flow | None:
+    """The flow of one group; `slots` are in force in all of it. `None`: Airflow does not say which queue waits.
+
+    `alone`: it is the only group, and so serves all queues.
+    """
+    if not alone and not (tasks.queued or tasks.running):
+        return None
+    mine = None if alone else _queues(workload, pods)
+    waiting, running = tasks.waiting_in(mine), tasks.running_in(mine)
+    if all(pod.slots is not None for pod in pods):
+        # The workers themselves know it sooner.
+        running = max(running, sum(pod.slots.busy for pod in pods if pod.slots is not None))
+    if waiting and alone and tasks.open_slots is not None and tasks.open_slots <= 0:
+        # The executor holds back what it would hand out if the queue moved.
+        waiting += tasks.startable
+    return Flow(waiting, running, slots, len(pods), tasks.duration, objective)
+
+
+def other_cause(workload: Workload, pods: Sequence[Pod], found: Flow, tasks: Tasks) -> tuple[str, str] | None:
+    """What but the slots holds tasks back, in the order a person would look: (a word, a sentence)."""
+    if found.running < BUSY_SHARE * found.slots:
+        return (
+            "WorkersIdle",
+            f"Only {found.running} of {found.slots} slots are busy: workers start, or messages are held by tasks that "
+            "died with a worker. More slots would not help.",
+        )
+    cpu = _cpu(workload, pods)
+    if cpu is None and tasks.critical is not None and tasks.critical > DATABASE_SLOW:
+        return (
+            "DatabaseSlow",
+            f"The scheduler's critical query takes {tasks.critical:.1f} s (usually milliseconds): the metadata "
+            "database holds tasks back, and more slots would load it more.",
+        )
+    return cpu
+
+
+def before_workers(tasks: Tasks | None) -> tuple[tuple[str, str, str], ...]:
+    """What holds tasks back before any worker is asked: (a word, what it is about, a sentence)."""
+    if tasks is None:
+        return ()
+    found = [
+        (
+            "PoolExhausted",
+            f"pool/{pool.name}",
+            f"The pool {short(pool.name)} is full ({pool.running} running, {pool.queued} queued), and "
+            f"{counted(pool.scheduled, 'more slot is', 'more slots are')} asked for. More worker slots would not help: "
+            "raise the pool's slots, or let its tasks wait.",
+        )
+        for pool in tasks.pools
+        if pool.full
+    ]
+    used_up = tasks.open_slots is not None and tasks.open_slots <= 0
+    if used_up and tasks.startable and not tasks.waiting_in(None):
+        found.append(
+            (
+                "ParallelismCapped",
+                "scheduler",
+                f"core.parallelism is used up ({tasks.handed_out} tasks are handed out, and none of them waits for a "
+                f"worker), and {counted(tasks.startable, 'task waits', 'tasks wait')} for it. More worker slots would "
+                "not help: raise config.core.parallelism of the chart.",
+            )
+        )
+    return tuple(found)
+
+
+def _queues(workload: Workload, pods: Sequence[Pod]) -> tuple[str, ...]:
+    told = sorted({queue for pod in pods if pod.slots is not None for queue in pod.slots.queues})
+    return tuple(told) or workload.queues
+
+
+def _cpu(workload: Workload, pods: Sequence[Pod]) -> tuple[str, str] | None:
+    """Whether CPU is what the workers lack; also when that cannot be told."""
+    if not all(pod.usage.cpu for pod in pods):
+        return "CpuUnknown", "The workers' CPU use is not known, so their slots are not raised."
+    for pod in pods:
+        usage = pod.usage
+        if usage.throttled is not None and usage.throttled.value >= THROTTLED:
+            told = f"the CPU limit held {short(pod.name)} back in {usage.throttled.value:.0%} of its time"
+        elif usage.cpu and workload.cpu_limit and usage.cpu.value >= CPU_FULL * workload.cpu_limit:
+            told = f"{short(pod.name)} uses {usage.cpu.value:.2f} of the {workload.cpu_limit:g} cores of its limit"
+        elif usage.node_cpu is not None and usage.node_cpu.value >= CPU_FULL:
+            told = f"{usage.node_cpu.value:.0%} of the cores of the node of {short(pod.name)} are in use"
+        else:
+            continue
+        return "WorkersCpuBound", f"CPU holds tasks back: {told}. More slots would only share it."
+    return None

@@ -1,0 +1,307 @@
+"""The values that pass through one turn: what was seen, what is wrong, what is to be done.
+
+All are frozen, sizes are bytes, times are aware datetimes. `None` means: not set, or not known; it never means zero.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+
+from airflow_tuner import api
+from airflow_tuner.telemetry import Airflow
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """A request and a limit in bytes; `None` where none is set."""
+
+    request: int | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """What a container is set to. `None` where it is not known, or not what this container has."""
+
+    memory: Memory = Memory()
+    concurrency: int | None = None
+    """Slots of each Celery worker."""
+    interval: int | None = None
+    """Seconds between two parses of a DAG file."""
+    processes: int | None = None
+    """DAG files that are parsed at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One value of a series, and when it was taken."""
+
+    value: float
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the metrics say about one living container. Each is `None` where no sample was fresh enough."""
+
+    process_kills: Sample | None = None
+    """Processes of the container that the kernel killed for memory since it started."""
+    process_kills_before: Sample | None = None
+    """The same, one hour earlier."""
+    peak: Sample | None = None
+    """Most memory in use at once since the container started, page cache included."""
+    working_set: Sample | None = None
+    """Largest working set within a day."""
+    anonymous: Sample | None = None
+    """Most anonymous memory within the window, in bytes."""
+    anonymous_day: Sample | None = None
+    """Most anonymous memory within a day, in bytes."""
+    cpu: Sample | None = None
+    """Cores in use, averaged over the window."""
+    throttled: Sample | None = None
+    """Share of its scheduling periods in which the CPU limit held it back."""
+    node_cpu: Sample | None = None
+    """Share of its node's cores that is in use by all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """The kernel killed the whole container for memory, as the API server shows it."""
+
+    number: int
+    """Which death of this container in this pod it was, counted from 1."""
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """What a Celery worker says of itself."""
+
+    processes: int
+    """Processes of its pool: the tasks it can run at once."""
+    prefetch: int
+    """Messages it takes from the broker at once."""
+    busy: int
+    """Tasks that run."""
+    autoscaled: bool
+    """worker_autoscale is on: slots can be set both ways while it runs."""
+    queues: tuple[str, ...]
+    """Queues it serves."""
+    oldest: float
+    """Seconds that its longest running task has run; 0 when none runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod of a workload, as far as its tuned container goes."""
+
+    name: str
+    uid: str
+    created: datetime
+    memory: Memory
+    """What its spec asks for the container."""
+    running: Memory | None
+    """What is in force for the container; `None` while it does not run."""
+    container_id: str = ""
+    deaths: int = 0
+    """Times the container has died, for any reason."""
+    death: Death | None = None
+    """The last death, where it was for memory."""
+    guaranteed: bool = False
+    """Its QoS class is Guaranteed."""
+    ending: bool = False
+    """It is being deleted, or has ended."""
+    decision: str | None = None
+    """The decision that shaped it at birth, from its annotation."""
+    resized: bool = False
+    """We have resized it in place before."""
+    restarts_on_resize: bool = False
+    """Its container's resizePolicy restarts it for a change of memory: it is never resized in place."""
+    resize_problem: str = ""
+    """Why the kubelet has not done a resize, in its words."""
+    usage: Usage = Usage()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """What it was born with of the variables that may be set."""
+    ready: bool = True
+    """It counts as available."""
+    held: str = ""
+    """The annotation that asks that it not be disrupted, with its value."""
+    slots: Slots | None = None
+    """What the Celery worker in it says of itself; `None` where that is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A Deployment or StatefulSet of the Airflow deployment, with the container that is tuned."""
+
+    target: str
+    """`scheduler`, `dag-processor`, `triggerer`, `api-server` or `worker/<name>`."""
+    component: str
+    """Value of its component label."""
+    kind: str
+    name: str
+    container: str
+    pod_labels: Mapping[str, str]
+    """What its selector asks of a pod; no other workload's pods carry all of them."""
+    requests: Mapping[str, str]
+    """Requests of the container in the template, as written."""
+    limits: Mapping[str, str]
+    """Limits of the container in the template, as written."""
+    template: Memory
+    pods: tuple[Pod, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Of the variables that may be set: what the template says."""
+    referenced: frozenset[str] = frozenset()
+    """Those of them that the template sets by reference: they are the user's alone."""
+    stated: Values = Values()
+    """Slots, interval and processes as the template states them."""
+    queues: tuple[str, ...] = ("default",)
+    """Celery queues its workers serve, as its command and environment say."""
+    replicas: int = 1
+    """Pods it should have."""
+    cpu_limit: float | None = None
+    """Cores."""
+    grace: int = 30
+    """Seconds that a pod is given to end."""
+    chart: str = ""
+    """The Helm chart that made it, with its version."""
+
+    @property
+    def label(self) -> str:
+        """Kind and name."""
+        return f"{self.kind}/{self.name}"
+
+    @property
+    def values(self) -> Values:
+        """All that the template says."""
+        return replace(self.stated, memory=self.template)
+
+    @property
+    def living(self) -> tuple[Pod, ...]:
+        """The pods that are not on their way out."""
+        return tuple(pod for pod in self.pods if not pod.ending)
+
+
+class MetricsState(StrEnum):
+    """What became of the questions to the metrics source."""
+
+    FRESH = "MetricsFresh"
+    STALE = "MetricsStale"
+    UNAVAILABLE = "MetricsUnavailable"
+    ABSENT = "MetricsAbsent"
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """How trustworthy the samples of this turn are."""
+
+    state: MetricsState
+    message: str
+    """A sentence for the condition."""
+    at: datetime | None = None
+    """When the newest sample was taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One look at one Airflow deployment."""
+
+    at: datetime
+    workloads: tuple[Workload, ...]
+    metrics: Metrics
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    """Changes of running pods that were refused in the last turn: pod name -> why."""
+    evictions: Mapping[str, str] = field(default_factory=dict)
+    """Restarts that were refused in the last turn: pod name -> why."""
+    line: str | None = None
+    """Airflow's major version, `2` or `3`; `None` where it cannot be told."""
+    airflow: Airflow = Airflow()
+    """What Airflow says of itself; asked only where slots or parsing are tuned."""
+    broker: str | None = None
+    """What is wrong with the Celery broker; empty: it answers; `None`: the policy names none."""
+
+
+class Severity(StrEnum):
+    """How bad a finding is."""
+
+    CRITICAL = "Critical"
+    WARNING = "Warning"
+    INFO = "Info"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is wrong, with its numbers."""
+
+    reason: str
+    severity: Severity
+    target: str
+    message: str
+    since: datetime
+
+
+class Kind(StrEnum):
+    """Who died of memory: the whole container, which the API server reports, or one process, which it does not."""
+
+    CONTAINER = "Container"
+    PROCESS = "Process"
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """One or more out-of-memory kills of one container that no decision has answered yet."""
+
+    pod: Pod
+    kind: Kind
+    count: int
+    at: datetime
+    """When it happened (container), or when the count was taken (process)."""
+    limit: int | None
+    """The limit it happened under; `None` where there was none."""
+    of_node: bool = False
+    """The container was well below its limit: the node ran out of memory, not the container."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One bounded change of one target."""
+
+    target: str
+    decision: str
+    reason: str
+    before: Values
+    after: Values
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class TargetDecision:
+    """What one target should have, and why."""
+
+    workload: Workload
+    bounds: str
+    """The part of the spec whose bounds hold, e.g. `workers/default`."""
+    desired: Values
+    why: str
+    answered: tuple[api.Answered, ...] = ()
+    change: Change | None = None
+    """What changes now; in mode Recommend only what is recommended changes."""
+    tuned: api.Tuned | None = None
+    """What new pods get; `None`: what the template says."""
+    slots_decided: bool = False
+    """The number of slots is ours, not only the template's: workers that run are held to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The outcome of deciding: the whole desired state, and what of it is new."""
+
+    targets: tuple[TargetDecision, ...]
+    released: tuple[Change, ...] = ()
+    """Targets that are given back to their template."""
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """What is new, in the order of the targets."""
+        return tuple(target.change for target in self.targets if target.change) + self.released

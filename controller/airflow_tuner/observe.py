@@ -1,0 +1,201 @@
+"""One look at one Airflow deployment: the API server's objects, the metrics source's samples, the workers' answers."""
+
+import asyncio
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from airflow_tuner import api, inventory, prometheus, signals, telemetry
+from airflow_tuner.brokers import Brokers
+from airflow_tuner.cluster import Cluster, path
+from airflow_tuner.errors import TunerError
+from airflow_tuner.model import Metrics, MetricsState, Observation, Pod, Sample, Slots, Usage, Workload
+from airflow_tuner.prometheus import Prometheus, moment
+from airflow_tuner.signals import Series, Signal
+
+Values = Mapping[str, tuple[Series, ...]]
+
+_ID = re.compile(r"([0-9a-f]{12,})(?:\.scope)?$")
+
+
+async def observe(
+    cluster: Cluster,
+    source: Prometheus | None,
+    brokers: Brokers | None,
+    spec: api.Spec,
+    namespace: str,
+    now: datetime,
+    known_line: str = "",
+) -> Observation:
+    """Look once. Without the API server it raises; without metrics or broker it says so and goes on.
+
+    `known_line`: Airflow's major version as it was last known.
+    """
+    labels = spec.airflow.labels
+    deployments, sets, pods, asked = await asyncio.gather(
+        cluster.list(path("apps/v1", "deployments", namespace), labels),
+        cluster.list(path("apps/v1", "statefulsets", namespace), labels),
+        cluster.list(path("v1", "pods", namespace), labels),
+        _asked(source, spec, namespace),
+    )
+    # The items of a list carry no kind.
+    objects = [{**item, "kind": "Deployment"} for item in deployments]
+    objects += [{**item, "kind": "StatefulSet"} for item in sets]
+    line = inventory.line(objects, spec.airflow.version, known_line)
+    seen = inventory.workloads(objects, pods, line)
+    slots, broker = await _slots(brokers, spec, namespace, seen)
+    values, problem, airflow_problem = asked
+    limit = timedelta(seconds=spec.metrics.stale_after_seconds)
+    tunes = spec.tunes_slots or spec.tunes_parsing
+    return Observation(
+        at=now,
+        workloads=tuple(_joined(workload, values, slots, now, limit) for workload in seen),
+        metrics=_trust(seen, values, problem, now, limit),
+        line=line,
+        airflow=telemetry.read(values, line)
+        if tunes and not airflow_problem
+        else telemetry.Airflow(problem=airflow_problem),
+        broker=broker,
+    )
+
+
+Counts = frozenset[tuple[str, int]]
+"""Counts of killed processes above zero, by pod."""
+
+
+async def process_kills(source: Prometheus, spec: api.Spec, namespace: str) -> Counts:
+    """The one signal that is asked between turns."""
+    found = await source.ask(signals.PROCESS_KILLS, prometheus.scope(spec.metrics, namespace))
+    return frozenset((series.labels.get("pod", ""), int(series.value)) for series in found if series.value)
+
+
+def counts(seen: Observation) -> Counts:
+    """What of that signal a turn has seen."""
+    pods = (pod for workload in seen.workloads for pod in workload.pods)
+    return frozenset(
+        (pod.name, int(kills.value)) for pod in pods if (kills := pod.usage.process_kills) is not None and kills.value
+    )
+
+
+async def _asked(source: Prometheus | None, spec: api.Spec, namespace: str) -> tuple[Values, str, str]:
+    """The answers, and what is wrong with those about containers, and with any about Airflow."""
+    if source is None:
+        told = f"The metrics source {spec.metrics.source} is not one of the operator's (chart value metrics.sources)."
+        return {}, told, told
+    tunes = spec.tunes_slots or spec.tunes_parsing
+    wanted: tuple[Signal, ...] = signals.MEMORY + ((signals.CONTAINERS + signals.AIRFLOW) if tunes else ())
+    try:
+        scope = prometheus.scope(spec.metrics, namespace)
+    except TunerError as error:
+        return {}, str(error), str(error)
+    answers = await asyncio.gather(*(source.ask(signal, scope) for signal in wanted), return_exceptions=True)
+    values: dict[str, tuple[Series, ...]] = {}
+    problem = airflow_problem = ""
+    for signal, answer in zip(wanted, answers, strict=True):
+        if isinstance(answer, TunerError):
+            # One of CONTAINERS may be refused by itself (duplicate series in a join): then that one alone is absent.
+            problem = problem or (str(answer) if signal in signals.MEMORY else "")
+            airflow_problem = airflow_problem or (str(answer) if signal not in signals.CONTAINERS else "")
+        elif isinstance(answer, BaseException):
+            raise answer
+        else:
+            values[signal.name] = answer
+    return values, problem, airflow_problem
+
+
+async def _slots(
+    brokers: Brokers | None, spec: api.Spec, namespace: str, workloads: Iterable[Workload]
+) -> tuple[Mapping[str, Slots], str | None]:
+    """What the Celery workers say of themselves, by pod, and what is wrong with the broker."""
+    if spec.celery is None or brokers is None:
+        return {}, None
+    names = [
+        pod.name
+        for workload in workloads
+        if workload.component == "worker"
+        for pod in workload.living
+        if pod.running is not None
+    ]
+    try:
+        broker = await brokers.of(namespace, spec.celery.broker_secret_ref)
+        return (await broker.workers(names) if names else {}), ""
+    except TunerError as error:
+        return {}, str(error)
+
+
+def _trust(workloads: Iterable[Workload], values: Values, problem: str, now: datetime, limit: timedelta) -> Metrics:
+    if problem:
+        return Metrics(MetricsState.UNAVAILABLE, problem)
+    pods = {pod.name for workload in workloads for pod in workload.pods}
+    times = [series.value for series in values.get(signals.SAMPLED_AT.name, ()) if series.labels.get("pod", "") in pods]
+    if not times:
+        there = "of these pods" if pods else "to look for, as there are no pods"
+        return Metrics(
+            MetricsState.ABSENT,
+            f"The metrics source answers, but has no container metrics {there} (container_memory_working_set_bytes of "
+            "cAdvisor). Check that it scrapes the kubelets, and spec.metrics.matchLabels.",
+        )
+    newest = moment(max(times))
+    if now - newest > limit:
+        return Metrics(
+            MetricsState.STALE,
+            f"The newest container metrics are of {newest:%Y-%m-%d %H:%M:%S} UTC, more than "
+            f"{limit.total_seconds():.0f} s ago (spec.metrics.staleAfterSeconds).",
+            newest,
+        )
+    return Metrics(MetricsState.FRESH, "The metrics source answers, and its samples are fresh.", newest)
+
+
+def _joined(
+    workload: Workload, values: Values, slots: Mapping[str, Slots], now: datetime, limit: timedelta
+) -> Workload:
+    return replace(
+        workload,
+        pods=tuple(
+            replace(pod, usage=_usage(pod, workload.container, values, now, limit), slots=slots.get(pod.name))
+            for pod in workload.pods
+        ),
+    )
+
+
+def _usage(pod: Pod, container: str, values: Values, now: datetime, limit: timedelta) -> Usage:
+    sampled = _value(pod, container, values.get(signals.SAMPLED_AT.name, ()))
+    if sampled is None or now - moment(sampled) > limit:
+        return Usage()
+    at = moment(sampled)
+
+    def sample(signal: Signal) -> Sample | None:
+        value = _value(pod, container, values.get(signal.name, ()))
+        return None if value is None else Sample(value, at)
+
+    return Usage(
+        process_kills=sample(signals.PROCESS_KILLS),
+        process_kills_before=sample(signals.PROCESS_KILLS_BEFORE),
+        peak=sample(signals.PEAK),
+        working_set=sample(signals.WORKING_SET),
+        anonymous=sample(signals.ANONYMOUS),
+        anonymous_day=sample(signals.ANONYMOUS_DAY),
+        cpu=sample(signals.CPU),
+        throttled=sample(signals.THROTTLED),
+        node_cpu=sample(signals.NODE_CPU),
+    )
+
+
+def _value(pod: Pod, container: str, found: tuple[Series, ...]) -> float | None:
+    """The value for the living container: series of its predecessors linger for five minutes."""
+    own = [item for item in found if (item.labels.get("pod"), item.labels.get("container")) == (pod.name, container)]
+    exact = [item.value for item in own if _container_id(item) == pod.container_id]
+    if exact:
+        return max(exact)
+    unnamed = [item.value for item in own if not _container_id(item)]
+    return max(unnamed, default=None)
+
+
+def _container_id(item: Series) -> str:
+    """Empty where the series do not carry it.
+
+    The cgroup ends with the container's id. cAdvisor's `name` is that id with containerd, and not with CRI-O.
+    """
+    found = _ID.search(item.labels.get("id", ""))
+    return found[1] if found else item.labels.get("name", "")

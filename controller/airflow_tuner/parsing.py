@@ -1,0 +1,234 @@
+"""How often, and by how many processes, DAG files should be parsed. Pure.
+
+The interval is the largest that keeps DAGs fresh, or a larger one where parsing would take more than its share of CPU.
+Airflow reads it at its start only, so a change costs a restart, and is made only where something is wrong.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from airflow_tuner import api, environment, quantity
+from airflow_tuner.environment import INTERVAL, PROCESSES
+from airflow_tuner.model import Observation, Values, Workload
+from airflow_tuner.sentence import listed, short
+from airflow_tuner.steps import Past, Step
+from airflow_tuner.telemetry import Parsing
+
+DEFAULT_PROCESSES = 2
+"""Airflow's own, where the container states none (both lines)."""
+
+TOLERANCE = 1.2
+"""A share or an objective is missed from this times it on: both are measured over a short time."""
+
+SPARE = 5
+"""Seconds of the freshness objective left for what comes after the parse: serialising, and the next look."""
+
+WORTH = 0.2
+"""Least relative change of the interval that is worth a restart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """What the dag-processor needs, and why it gets it or not."""
+
+    parsing: Parsing | None = None
+    cpu: float | None = None
+    """Cores in use."""
+    share: float = 0.0
+    """Cores it may take."""
+    interval: int | None = None
+    """Seconds that are right; `None`: not known."""
+    cause: str = ""
+    """One CamelCase word; empty where nothing is wrong."""
+    told: str = ""
+    hold: str = ""
+    """Why nothing is done; empty where nothing needs to be, or something is."""
+    step: Step | None = None
+
+
+def assess(spec: api.Spec, workload: Workload, past: Past, before: Values, seen: Observation) -> Assessment:
+    """Look at the dag-processor. `before`: what it should have so far."""
+    wanted = spec.dag_processor.parsing if spec.dag_processor is not None else None
+    if workload.component != "dag-processor" or wanted is None:
+        return Assessment(hold="The policy names no parsing for it.", step=_inside(None, workload, before))
+    found, line = seen.airflow.parsing, seen.line
+    share = quantity.cores(wanted.cpu)
+    pods = [pod for pod in workload.living if pod.running is not None]
+    if hold := _untouchable(workload, line):
+        return Assessment(share=share, hold=hold)
+    if (inside := _inside(wanted, workload, before)) is not None:
+        return Assessment(share=share, step=inside)
+    if found is None or not pods or not all(pod.usage.cpu for pod in pods):
+        told = seen.airflow.problem or "How DAG files are parsed, or the CPU it takes, is not known."
+        return Assessment(share=share, hold=told)
+    cpu = sum(pod.usage.cpu.value for pod in pods if pod.usage.cpu is not None)
+    facts = _right(spec, wanted, workload, before, Assessment(found, cpu, share), found, cpu)
+    hold = _waits(spec, workload, past, before, seen) if facts.cause else ""
+    step = _step(spec, wanted, workload, before, facts) if facts.cause and not hold else None
+    return replace(facts, hold=hold, step=step)
+
+
+def _untouchable(workload: Workload, line: str | None) -> str:
+    """Why nothing can be said about its parsing; empty where something can."""
+    if line is None:
+        return "Airflow's major version is not known: state spec.airflow.version."
+    if workload.referenced & {INTERVAL[line], PROCESSES[line]}:
+        return "Parsing is set by reference (valueFrom): that is left alone."
+    return ""
+
+
+def _inside(wanted: api.Parsing | None, workload: Workload, before: Values) -> Step | None:
+    """What was decided under other bounds moves inside the present ones; what the template says stays."""
+    if workload.component != "dag-processor":
+        return None
+    stated = workload.stated
+    interval, processes = before.interval, before.processes
+    if interval != stated.interval:
+        bounds = wanted.interval_seconds if wanted is not None else None
+        interval = _held(interval, bounds.min, bounds.max) if bounds is not None else stated.interval
+    if processes != stated.processes:
+        most = wanted.processes if wanted is not None else None
+        processes = _held(processes, most.min, most.max) if most is not None else stated.processes
+    after = replace(before, interval=interval, processes=processes)
+    if after == before:
+        return None
+    parts = [
+        f"parsing interval {_shown(before.interval)} -> {_shown(interval)}" if interval != before.interval else "",
+        f"parsing processes {_shown(before.processes)} -> {_shown(processes)}" if processes != before.processes else "",
+    ]
+    change = " and ".join(part for part in parts if part)
+    return Step(
+        after,
+        "BoundsChanged",
+        f"{change[0].upper()}{change[1:]} for {short(workload.label)}: the policy's bounds have changed. It takes "
+        "effect at the next start of the pod.",
+    )
+
+
+def _held(value: int | None, low: int, high: int) -> int | None:
+    return None if value is None else min(max(value, low), high)
+
+
+def _shown(value: int | None) -> str:
+    return "as configured" if value is None else f"{value}"
+
+
+def _waits(spec: api.Spec, workload: Workload, past: Past, before: Values, seen: Observation) -> str:
+    """Why nothing is done yet about what is wrong; empty where something can be."""
+    if before.memory.limit is None:
+        return "The container has no memory limit: it gets one first."
+    changed, cooldown = past.parsing_changed, timedelta(seconds=spec.changes.cooldown.parsing_seconds)
+    if changed is not None and seen.at - changed < cooldown:
+        return f"Parsing was changed at {changed:%H:%M:%S}: the cooldown is running."
+    born = [environment.stated(workload.component, pod.environment, seen.line) for pod in workload.living]
+    behind = any(
+        (told.interval or workload.stated.interval, told.processes or workload.stated.processes)
+        != (before.interval, before.processes)
+        for told in born
+    )
+    if behind and spec.mode is api.Mode.ENFORCE:
+        return "What was decided last is not in force yet: it waits for the next start of the pod."
+    return ""
+
+
+def _right(
+    spec: api.Spec,
+    wanted: api.Parsing,
+    workload: Workload,
+    before: Values,
+    facts: Assessment,
+    found: Parsing,
+    cpu: float,
+) -> Assessment:
+    """The right interval, and what is wrong now."""
+    fresh = spec.objectives.dag_freshness_seconds
+    by_cpu = math.ceil(cpu * found.cycle / facts.share)
+    by_freshness = fresh - SPARE - math.ceil(_loop(found, _processes(before)))
+    bounds = wanted.interval_seconds
+    interval = min(max(by_cpu, by_freshness, bounds.min), bounds.max)
+    facts = replace(facts, interval=interval)
+    told = (
+        f"{found.files} DAG files are parsed every {found.cycle:.0f} s (at the latest after {found.oldest:.0f} s), "
+        f"{found.seconds:.1f} s each; "
+        f"{short(workload.label)} takes {cpu:.2f} cores of the {facts.share:g} it may. {_slowest(found)}"
+    )
+    if cpu > TOLERANCE * facts.share:
+        return replace(facts, cause="ParsingOverloaded", told=told)
+    if found.oldest > TOLERANCE * fresh:
+        return replace(facts, cause="DagsStale", told=f"{told} The objective is {fresh} s.")
+    return facts
+
+
+def _step(
+    spec: api.Spec,
+    wanted: api.Parsing,
+    workload: Workload,
+    before: Values,
+    facts: Assessment,
+) -> Step | None:
+    found, interval = facts.parsing, facts.interval
+    if found is None or interval is None:
+        return None
+    processes = _enough(spec, wanted, before, facts, found)
+    # Overloaded, it is never parsed more often for that; stale, never more seldom.
+    if facts.cause == "ParsingOverloaded":
+        worth = interval >= (1 + WORTH) * (before.interval or found.cycle)
+    else:
+        # Where one round follows the other without a pause, the interval is not what files wait for.
+        pauses = _loop(found, _processes(before)) <= (1 - WORTH) * found.cycle
+        worth = pauses and interval <= (1 - WORTH) * (before.interval or found.cycle)
+    after = replace(before, interval=interval if worth else before.interval, processes=processes)
+    if after == before:
+        return None
+    parts = []
+    if after.interval != before.interval:
+        stated = f"{before.interval} s" if before.interval else f"as configured (every {found.cycle:.0f} s)"
+        parts.append(f"parsing interval {stated} -> {after.interval} s")
+    if after.processes != before.processes:
+        parts.append(f"parsing processes {_processes(before)} -> {after.processes}")
+    change = " and ".join(parts)
+    return Step(
+        after,
+        facts.cause,
+        f"{change[0].upper()}{change[1:]} for {short(workload.label)}: {facts.told} Rule: "
+        f"{cost(facts)} It takes effect at the next start of the pod.",
+    )
+
+
+def cost(facts: Assessment) -> str:
+    """How the interval came to be."""
+    found, cpu = facts.parsing, facts.cpu
+    if found is None or cpu is None:
+        return ""
+    return (
+        f"one round costs {cpu * found.cycle:.0f} CPU seconds, which fit {facts.share:g} cores every "
+        f"{math.ceil(cpu * found.cycle / facts.share)} s."
+    )
+
+
+def _enough(spec: api.Spec, wanted: api.Parsing, before: Values, facts: Assessment, found: Parsing) -> int | None:
+    """More processes where one round does not fit the objective, and the CPU share allows it."""
+    fresh, present = spec.objectives.dag_freshness_seconds, _processes(before)
+    within = (facts.cpu or 0) * found.cycle <= facts.share * fresh
+    if wanted.processes is None or not within or _loop(found, present) <= fresh - SPARE:
+        return before.processes
+    needed = math.ceil(found.files * found.seconds / (fresh - SPARE))
+    enough = min(max(needed, wanted.processes.min), wanted.processes.max)
+    return enough if enough > present else before.processes
+
+
+def _loop(found: Parsing, processes: int) -> float:
+    """Seconds that one round over all files takes."""
+    return found.files * found.seconds / processes
+
+
+def _processes(values: Values) -> int:
+    return values.processes or DEFAULT_PROCESSES
+
+
+def _slowest(found: Parsing) -> str:
+    if not found.slowest:
+        return "Which files are slow is not known."
+    files = [f"{item.name} {item.seconds:.1f} s" for item in found.slowest[:3]]
+    return f"Slowest: {listed(files)}."

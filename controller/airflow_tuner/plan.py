@@ -1,0 +1,72 @@
+"""One turn against a cluster for a person to read: with that person's own rights, and nothing written."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from airflow_tuner import api, reconcile
+from airflow_tuner.brokers import Brokers
+from airflow_tuner.cluster import Cluster, NotFound, policy_path
+from airflow_tuner.errors import Misconfigured
+from airflow_tuner.prometheus import Prometheus
+from airflow_tuner.settings import Source
+
+Object = dict[str, Any]
+
+
+async def look_once(
+    kubeconfig: Path | None,
+    namespace: str,
+    name: str | None,
+    file: Path | None,
+    sources: Mapping[str, Source],
+    *,
+    broker: bool,
+) -> reconcile.Look:
+    """Look at a policy of the cluster, or at one in a file; `Misconfigured` says what to name."""
+    asked = {key: Prometheus(key, source) for key, source in sources.items()}
+    async with await Cluster.connect(kubeconfig) as cluster:
+        brokers = Brokers(cluster) if broker else None
+        try:
+            policy = _read(file, namespace) if file else await _found(cluster, namespace, name)
+            return await reconcile.look(cluster, asked, brokers, policy, datetime.now(UTC))
+        finally:
+            if brokers is not None:
+                brokers.close()
+
+
+def _read(file: Path, namespace: str) -> Object:
+    """A policy that is not applied: it has no past."""
+    try:
+        policy = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        msg = f"{file} cannot be read as YAML."
+        raise Misconfigured(msg) from error
+    if not isinstance(policy, dict) or policy.get("kind") != api.KIND or not isinstance(policy.get("spec"), dict):
+        msg = f"{file} holds no {api.KIND}."
+        raise Misconfigured(msg)
+    metadata = policy.get("metadata") or {}
+    return {**policy, "status": {}, "metadata": {"namespace": namespace, **metadata}}
+
+
+async def _found(cluster: Cluster, namespace: str, name: str | None) -> Object:
+    if name is not None:
+        try:
+            return await cluster.get(policy_path(namespace, name))
+        except NotFound as error:
+            msg = f"There is no {api.KIND} {name} in the namespace {namespace}."
+            raise Misconfigured(msg) from error
+    try:
+        policies = await cluster.list(policy_path(namespace), {})
+    except NotFound as error:
+        msg = f"The cluster has no {api.KIND} resource: install the chart, or give --file."
+        raise Misconfigured(msg) from error
+    if len(policies) != 1:
+        names = ", ".join(item["metadata"]["name"] for item in policies)
+        told = f"several ({names}): name one with --policy" if policies else "none: give --namespace or --file"
+        msg = f"In the namespace {namespace} there is not one {api.KIND}, but {told}."
+        raise Misconfigured(msg)
+    return policies[0]

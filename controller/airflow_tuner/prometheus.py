@@ -1,0 +1,169 @@
+"""The signals of the catalogue, asked of one Prometheus through prometheus-api-client.
+
+That client retries, blocks, forwards NaN as text and raises four families of errors; none of it leaves this module.
+"""
+
+import asyncio
+import math
+import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import requests
+from prometheus_api_client.exceptions import PrometheusApiClientException
+from prometheus_api_client.prometheus_connect import PrometheusConnect
+from urllib3.util.retry import Retry
+
+from airflow_tuner import api, signals
+from airflow_tuner.errors import Misconfigured, Unavailable
+from airflow_tuner.sentence import short
+from airflow_tuner.settings import Source
+from airflow_tuner.signals import Scope, Series, Signal
+
+CONTAINERS = "scheduler|dag-processor|triggerer|api-server|webserver|worker|airflow-.+"
+"""Names of main containers, so that a question does not fetch the sidecars' series."""
+
+CONNECT_SECONDS = 3.0
+"""Longest wait for a connection, within the source's own time limit."""
+
+QUESTIONS = 8
+"""Most questions under way at one source. They have threads of their own, so that a slow source delays nobody else."""
+
+
+LAST_SECOND = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+
+_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+
+# What becomes of an answer that has no form, or another one.
+_FAILURES = (
+    PrometheusApiClientException,
+    requests.RequestException,
+    TimeoutError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)
+
+
+class _Session(requests.Session):
+    """Follows no redirect: a source is one address, chosen by whoever runs the operator."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002 - the base's signature
+        return None
+
+
+@dataclass
+class Prometheus:
+    """One source of metrics."""
+
+    name: str
+    source: Source
+    calls: int = 0
+    """Questions asked so far."""
+    _connection: PrometheusConnect = field(init=False, repr=False)
+    _threads: ThreadPoolExecutor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        seconds, token_file = self.source.timeout_seconds, self.source.bearer_token_file
+        self._connection = PrometheusConnect(
+            url=self.source.url,
+            session=_Session(),
+            retry=Retry(total=0, raise_on_status=False),
+            timeout=(min(CONNECT_SECONDS, seconds), seconds),  # type: ignore[arg-type] # requests takes (connect, read)
+            # requests takes a function, too: it is called for each question.
+            auth=None if token_file is None else partial(self._authorized, token_file),  # type: ignore[arg-type]
+        )
+        self._threads = ThreadPoolExecutor(QUESTIONS, thread_name_prefix=f"metrics-{self.name}")
+
+    async def ask(self, signal: Signal, scope: Scope) -> tuple[Series, ...]:
+        """The present values of a signal. A value that is no finite number is left out.
+
+        `Unavailable` within the source's time limit; `Misconfigured` for a token that cannot be sent.
+        """
+        self.calls += 1
+        promql = signals.query(signal, scope)
+        loop = asyncio.get_running_loop()
+        try:
+            # The client's own limit is for each read: a source that sends a byte now and then would never end.
+            async with asyncio.timeout(self.source.timeout_seconds):
+                answer = await loop.run_in_executor(self._threads, self._connection.custom_query, promql)
+            return tuple(series for item in answer if (series := _series(item)) is not None)
+        except _FAILURES as error:
+            msg = f"The metrics source {self.name} does not answer as a Prometheus does ({_kind(error)})."
+            raise Unavailable(msg) from error
+
+    def _authorized(self, file: Path, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """`request` with the token as the file has it now: it is renewed in place."""
+        try:
+            token = file.read_text(encoding="ascii").strip()
+        except OSError as error:
+            msg = f"The token of the metrics source {self.name} cannot be read: {error.strerror}."
+            raise Misconfigured(msg) from error
+        except UnicodeDecodeError:
+            token = ""
+        if not token or not token.isprintable():
+            msg = f"The token of the metrics source {self.name} must be one line of ASCII: mend the file {file}."
+            raise Misconfigured(msg)
+        request.headers["Authorization"] = f"Bearer {token}"
+        return request
+
+
+def scope(metrics: api.Metrics, namespace: str) -> Scope:
+    """Whose series are asked for; `Misconfigured` for a label that no series can have."""
+    # The namespace last: whoever writes a policy does not choose it.
+    own = _matchers({**metrics.match_labels, "namespace": namespace})
+    return Scope(
+        container=f'{own},container=~"{CONTAINERS}"',
+        cluster=_matchers(metrics.match_labels),
+        airflow=_matchers({**metrics.match_labels, **metrics.airflow_match_labels}),
+        window=metrics.window_seconds,
+    )
+
+
+def moment(seconds: float) -> datetime:
+    """A time of Prometheus; one that no calendar holds becomes the nearest that one does."""
+    return datetime.fromtimestamp(min(max(seconds, 0), LAST_SECOND), UTC)
+
+
+def _series(item: Mapping[str, Any]) -> Series | None:
+    # An answer of another form ends here, and not where its labels are used.
+    labels = {key: "".join(value) for key, value in item["metric"].items()}
+    value = float(item["value"][1])
+    return Series(labels, value) if math.isfinite(value) else None
+
+
+def _matchers(labels: Mapping[str, str]) -> str:
+    return ",".join(_matcher(key, value) for key, value in labels.items())
+
+
+def _matcher(label: str, value: str) -> str:
+    if not _LABEL.fullmatch(label):
+        msg = f"spec.metrics: {short(label)!r} cannot be the name of a Prometheus label: use letters, digits and _."
+        raise Misconfigured(msg)
+    told = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'{label}="{told}"'
+
+
+def _kind(error: Exception) -> str:
+    """What went wrong, without the response's body: it may hold anything."""
+    told = {
+        requests.exceptions.SSLError: "its certificate is not trusted",
+        requests.ConnectionError: "no connection",
+        requests.Timeout: "no answer in time",
+        TimeoutError: "no answer in time",
+        PrometheusApiClientException: _status(error),
+    }
+    return next((text for kind, text in told.items() if isinstance(error, kind)), "the answer has another form")
+
+
+def _status(error: Exception) -> str:
+    """The client puts the status before the body."""
+    found = re.match(r"HTTP Status Code (\d{3})\b", str(error))
+    return f"status {found[1]}" if found else "an error"

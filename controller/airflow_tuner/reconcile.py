@@ -1,0 +1,219 @@
+"""One turn of the loop: observe, diagnose, decide, record, act.
+
+The status is written before anything is done: new pods are shaped by it at once, and whatever is killed afterwards, the
+next turn finds the same desired state and finishes the work.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import ValidationError
+
+from airflow_tuner import actuator, api, restarts, status
+from airflow_tuner.brokers import Brokers
+from airflow_tuner.cluster import Cluster, NotFound, policy_path
+from airflow_tuner.decide import decide
+from airflow_tuner.diagnose import diagnose
+from airflow_tuner.errors import Misconfigured, Stale, TunerError, Unavailable
+from airflow_tuner.model import Decision, Finding, Observation
+from airflow_tuner.observe import Counts, counts, observe
+from airflow_tuner.prometheus import Prometheus
+from airflow_tuner.recorder import Recorder
+
+Clock = Callable[[], datetime]
+Object = dict[str, Any]
+
+AGAIN = timedelta(milliseconds=200)
+"""After a write that lost against a newer one."""
+USUAL = timedelta(seconds=30)
+"""Between two turns when nothing happens."""
+SOON = timedelta(seconds=5)
+"""After a server did not answer."""
+SLOW = timedelta(seconds=60)
+"""After a refusal, or while the user must act."""
+EVICT_AGAIN = timedelta(minutes=5)
+"""After the API server refused to evict a pod, e.g. for a disruption budget."""
+RESIZED = timedelta(seconds=1)
+"""After a resize was asked for: the kubelet does it within half a second."""
+
+log = logging.getLogger("airflow_tuner")
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look at one policy, and what comes of it. Nothing is written."""
+
+    spec: api.Spec
+    prior: api.Status
+    seen: Observation
+    findings: tuple[Finding, ...]
+    decision: Decision
+    waiting: tuple[restarts.Waiting, ...]
+    status: api.Status
+    paused: bool
+
+
+async def look(
+    cluster: Cluster,
+    sources: Mapping[str, Prometheus],
+    brokers: Brokers | None,
+    policy: Object,
+    now: datetime,
+    refused: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {}),
+) -> Look:
+    """Observe, diagnose and decide for a policy. `refused`: changes of pods and evictions of the last turn."""
+    metadata = policy["metadata"]
+    spec, prior = _parsed(policy)
+    seen = await observe(
+        cluster, sources.get(spec.metrics.source), brokers, spec, metadata["namespace"], now, prior.airflow_version
+    )
+    seen = replace(seen, refusals=refused[0], evictions=refused[1])
+    findings = diagnose(spec, seen, prior)
+    paused = (metadata.get("annotations") or {}).get(api.PAUSED) == "true"
+    decision = decide(spec, seen, prior, identity=metadata.get("uid", ""), paused=paused)
+    waiting = restarts.waiting(spec, seen, decision)
+    new = status.rendered(prior, spec, seen, findings, decision, waiting, metadata.get("generation", 0))
+    return Look(spec, prior, seen, findings, decision, waiting, new, paused)
+
+
+@dataclass
+class Turn:
+    """The turns of one policy, by one operator process."""
+
+    cluster: Cluster
+    recorder: Recorder
+    sources: Mapping[str, Prometheus]
+    brokers: Brokers
+    namespace: str
+    name: str
+    clock: Clock
+    spec: api.Spec | None = None
+    """The spec of the last turn."""
+    first: bool = True
+    refusals: dict[str, str] = field(default_factory=dict)
+    """Changes of running pods that were refused in the last turn, by pod."""
+    evictions: dict[str, tuple[datetime, str]] = field(default_factory=dict)
+    """Evictions that were refused of late, by pod: when, and why."""
+    pods: frozenset[str] = frozenset()
+    """The pods of the last turn."""
+    told: set[tuple[str, int]] = field(default_factory=set)
+    """Counts of killed processes that a turn has seen, or was begun for."""
+
+    def news(self, counts: Counts) -> bool:
+        """Whether these counts of killed processes are worth a turn; each is so once."""
+        fresh = {count for count in counts if count[0] in self.pods} - self.told
+        self.told |= fresh
+        return bool(fresh)
+
+    async def attempt(self) -> timedelta:
+        """One turn, with every error turned into a condition and a delay. Returns when to come again."""
+        try:
+            return await self.run()
+        except Stale:
+            return AGAIN
+        except NotFound:
+            return SLOW
+        except TunerError as error:
+            delay = SOON if isinstance(error, Unavailable) else SLOW
+            return await self._report(type(error).__name__, str(error), delay)
+        except Exception as error:
+            # A bug in one turn must not end the loop: it is told, with its trace in the log, and tried again.
+            log.exception("policy %s/%s: the turn failed", self.namespace, self.name)
+            return await self._report("InternalError", f"{type(error).__name__}; see the operator's log.", SLOW)
+
+    async def run(self) -> timedelta:
+        """One turn."""
+        policy = await self.cluster.get(policy_path(self.namespace, self.name))
+        metadata = policy["metadata"]
+        if "deletionTimestamp" in metadata:
+            return SLOW
+        self.spec = _parsed(policy)[0]
+        now = self.clock()
+        self.evictions = {pod: told for pod, told in self.evictions.items() if now - told[0] < EVICT_AGAIN}
+        refused = (self.refusals, {pod: why for pod, (_, why) in self.evictions.items()})
+        told = await look(self.cluster, self.sources, self.brokers, policy, now, refused)
+        self.pods = frozenset(pod.name for workload in told.seen.workloads for pod in workload.pods)
+        self.told = {count for count in self.told if count[0] in self.pods} | counts(told.seen)
+        policy = await self.recorder.commit(policy, told.status)
+        asked = 0
+        if told.spec.mode is api.Mode.ENFORCE and not told.paused:
+            asked = await self._act(policy, told)
+        await self._tell(policy, told)
+        await self.recorder.tell_findings(policy, told.prior, told.findings, now, first=self.first)
+        self.first = False
+        log.info("policy %s/%s: %s", self.namespace, self.name, _sentence(told.decision, told.status))
+        return RESIZED if asked else USUAL
+
+    async def _act(self, policy: Object, told: Look) -> int:
+        """Change the running pods; how many were asked for something."""
+        asked, self.refusals = await actuator.resize(self.cluster, self.namespace, told.decision)
+        celery = told.spec.celery if not told.seen.broker else None
+        broker = None if celery is None else self.brokers.last(self.namespace, celery.broker_secret_ref)
+        more, refused = await actuator.set_slots(broker, told.decision, told.seen.refusals)
+        self.refusals |= refused
+        self.evictions = {}
+        first = next(iter(told.waiting), None)
+        if first is not None and not first.blocked:
+            more += await self._restart(policy, first, told.seen.at)
+        return asked + more
+
+    async def _restart(self, policy: Object, first: restarts.Waiting, now: datetime) -> int:
+        """Evict a pod, if the API server lets us. The Event comes first: it must not be lost."""
+        why = await actuator.evict(self.cluster, self.namespace, first, trial=True)
+        if not why:
+            await self.recorder.tell_restart(policy, first, now)
+            why = await actuator.evict(self.cluster, self.namespace, first)
+        if why:
+            # What holds for one pod of a workload, such as a disruption budget, holds for the others.
+            self.evictions |= {pod.name: (now, why) for pod in first.target.workload.living}
+        # Also a refusal is worth another turn: its reason stands in the next status.
+        return 1
+
+    async def _tell(self, policy: Object, told: Look) -> None:
+        await self.recorder.tell_changes(policy, told.status, told.seen.at)
+        if told.spec.mode is api.Mode.RECOMMEND and told.status != told.prior:
+            for change in told.decision.changes:
+                if change not in told.decision.released:
+                    await self.recorder.tell_advice(
+                        policy, change.target, change.decision, change.message, told.seen.at
+                    )
+
+    async def _report(self, reason: str, message: str, delay: timedelta) -> timedelta:
+        """Say in the status that this turn could not be finished, if the API server lets us."""
+        log.warning("policy %s/%s: %s: %s", self.namespace, self.name, reason, message)
+        try:
+            policy = await self.cluster.get(policy_path(self.namespace, self.name))
+            prior = _status(policy)
+            new = status.failed(prior, reason, message, policy["metadata"]["generation"], self.clock())
+            await self.recorder.commit(policy, new)
+        except TunerError as error:
+            log.warning("policy %s/%s: the status could not be written: %s", self.namespace, self.name, error)
+        return delay
+
+
+def _parsed(policy: Object) -> tuple[api.Spec, api.Status]:
+    try:
+        spec = api.Spec.model_validate(policy["spec"])
+    except ValidationError as error:
+        told = "; ".join(f"spec.{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:5])
+        msg = f"The policy cannot be read: {told}"
+        raise Misconfigured(msg) from error
+    return spec, _status(policy)
+
+
+def _status(policy: Object) -> api.Status:
+    """The status as it was left; one that cannot be read is as good as none, and is built anew."""
+    try:
+        return api.Status.model_validate(policy.get("status") or {})
+    except ValidationError:
+        log.warning("policy %s: its status cannot be read and is built anew", policy["metadata"]["name"])
+        return api.Status()
+
+
+def _sentence(decision: Decision, new: api.Status) -> str:
+    if decision.changes:
+        return " ".join(change.message for change in decision.changes)
+    return f"no change. {new.summary}"

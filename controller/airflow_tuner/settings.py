@@ -1,0 +1,84 @@
+"""What the operator is told at its start: flags, and the file of metrics sources."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic.alias_generators import to_camel
+
+from airflow_tuner.errors import Misconfigured
+
+FORM = "sources: {default: {url: http://prometheus:9090}}"
+
+
+class Source(BaseModel):
+    """A Prometheus the operator may ask. Whoever writes a policy can choose one by name, and no other address."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+    url: str
+    bearer_token_file: Path | None = None
+    timeout_seconds: float = Field(default=10, gt=0, le=60)
+
+    @field_validator("url")
+    @classmethod
+    def _http(cls, url: str) -> str:
+        if not _is_address(url):
+            msg = "a metrics source's url must be like http://prometheus.monitoring:9090"
+            raise ValueError(msg)
+        return url.rstrip("/")
+
+
+class _Sources(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    sources: dict[str, Source]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How one operator process runs."""
+
+    sources: dict[str, Source]
+    namespaces: tuple[str, ...]
+    """Namespaces that are watched; empty: all."""
+    kubeconfig: Path | None
+    lease_namespace: str
+    identity: str
+    """Who we are in the Lease; the pod's name."""
+    health_port: int | None
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname) and port != 0 and not parts.query + parts.fragment
+
+
+def read_sources(file: Path) -> dict[str, Source]:
+    """The metrics sources of a file; `Misconfigured` says what is wrong in it."""
+    try:
+        return _Sources.model_validate(yaml.safe_load(file.read_text())).sources
+    except OSError as error:
+        msg = f"The file of metrics sources {file} cannot be read: {error.strerror}. Give another one with --sources."
+        raise Misconfigured(msg) from error
+    except (yaml.YAMLError, ValueError) as error:
+        msg = f"Mend the file of metrics sources {file}, of the form `{FORM}`: {_told(error)}."
+        raise Misconfigured(msg) from error
+
+
+def _told(error: Exception) -> str:
+    """What is wrong and where, without what stands there: it may be a secret."""
+    if isinstance(error, ValidationError):
+        parts = (
+            (".".join(map(str, item["loc"])), item["msg"].removeprefix("Value error, ")) for item in error.errors()
+        )
+        return "; ".join(f"{where or 'the file'}: {what}" for where, what in parts)
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"it is not YAML at line {error.problem_mark.line + 1} ({error.problem})"
+    return "it is not YAML in UTF-8"

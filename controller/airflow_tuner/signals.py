@@ -1,0 +1,210 @@
+"""The catalogue of signals: what is asked of Prometheus, in which unit, and what its absence means. Data, not code.
+
+In the PromQL, `$container` stands for the matchers of this Airflow's containers, `$cluster` for those of the cluster,
+`$airflow` for those of Airflow's own series, and `$window` for the time that rates are averaged over.
+"""
+
+from dataclasses import dataclass
+from string import Template
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """Something to ask for, as one instant query; each series of the answer is one value."""
+
+    name: str
+    promql: str
+    unit: str
+    absence: str
+    """What it means when there is no sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One value of one series."""
+
+    labels: dict[str, str]
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whose series are asked for, as matchers of PromQL."""
+
+    container: str
+    cluster: str
+    airflow: str
+    window: int
+    """Seconds."""
+
+
+def query(signal: Signal, scope: Scope) -> str:
+    """The PromQL of a signal for one Airflow."""
+    return Template(signal.promql).substitute(
+        container=scope.container, cluster=scope.cluster, airflow=scope.airflow, window=f"{scope.window}s"
+    )
+
+
+# Memory of containers, from cAdvisor.
+
+PROCESS_KILLS = Signal(
+    "process_kills",
+    "container_oom_events_total{$container}",
+    "kills since the container started",
+    "no kill of a single process can be seen; kills of whole containers still are, through the API server",
+)
+"""cAdvisor copies the kernel's count at its housekeeping, every 10 to 15 s. The series belongs to the container's id
+and ends with it."""
+
+PROCESS_KILLS_BEFORE = Signal(
+    "process_kills_before",
+    "container_oom_events_total{$container} offset 1h",
+    "kills since the container started, one hour ago",
+    "the container, or the metrics source, is younger: every kill it shows counts as recent",
+)
+
+PEAK = Signal(
+    "peak",
+    "container_memory_max_usage_bytes{$container}",
+    "bytes",
+    "the limit at which a process was killed is taken to be the limit in force",
+)
+"""The kernel's own high-water mark since the container started (memory.max_usage_in_bytes, memory.peak): it misses no
+spike, and contains page cache."""
+
+WORKING_SET = Signal(
+    "working_set",
+    "max_over_time(container_memory_working_set_bytes{$container}[1d])",
+    "bytes",
+    "a container without a limit gets none",
+)
+
+SAMPLED_AT = Signal(
+    "sampled_at",
+    "timestamp(container_memory_working_set_bytes{$container})",
+    "seconds since the epoch",
+    "there are no container metrics at all",
+)
+"""When the newest sample was taken: an instant query itself answers with the time it was asked."""
+
+MEMORY = (PROCESS_KILLS, PROCESS_KILLS_BEFORE, PEAK, WORKING_SET, SAMPLED_AT)
+"""Asked in every turn."""
+
+# What containers do now, from cAdvisor.
+
+ANONYMOUS = Signal(
+    "anonymous",
+    "max_over_time(container_memory_rss{$container}[$window])",
+    "bytes",
+    "the memory of a slot is taken to be that of an empty task",
+)
+"""Anonymous memory: what a task holds, without the page cache that the kernel gives back."""
+
+ANONYMOUS_DAY = Signal(
+    "anonymous_day",
+    "max_over_time(container_memory_rss{$container}[1d])",
+    "bytes",
+    "no task is known to need more than the others",
+)
+
+CPU = Signal(
+    "cpu",
+    "rate(container_cpu_usage_seconds_total{$container}[$window])",
+    "cores",
+    "slots are not raised, and how DAG files are parsed is not changed",
+)
+
+THROTTLED = Signal(
+    "throttled",
+    "rate(container_cpu_cfs_throttled_periods_total{$container}[$window])"
+    " / rate(container_cpu_cfs_periods_total{$container}[$window])",
+    "share of the scheduling periods",
+    "the container has no CPU limit, or was not throttled",
+)
+
+NODE_CPU = Signal(
+    "node_cpu",
+    '(sum by (instance) (rate(container_cpu_usage_seconds_total{id="/",$cluster}[$window]))'
+    " / max by (instance) (machine_cpu_cores{$cluster}))"
+    " * on (instance) group_right () (container_memory_working_set_bytes{$container} * 0 + 1)",
+    "share of the node's cores, for each container on it",
+    "only the container's own limit and throttling tell whether CPU is short",
+)
+
+CONTAINERS = (ANONYMOUS, ANONYMOUS_DAY, CPU, THROTTLED, NODE_CPU)
+"""Asked where slots or parsing are tuned."""
+
+# Airflow's own, by the names of the official chart's statsd-exporter mapping (Airflow 2 and 3).
+
+GAUGES = Signal(
+    "gauges",
+    '{__name__=~"airflow_(executor_open_slots|executor_running_tasks|pool_open_slots'
+    "|pool_(queued|running|scheduled)_slots_.+|dag_processing_total_parse_time|dag_processing_file_path_queue_size"
+    '|scheduler_heartbeat)",$airflow}',
+    "as each is named",
+    "slots and parsing are left alone",
+)
+
+QUEUES = Signal(
+    "queues",
+    'sum by (__name__, queue) ({__name__=~"airflow_ti_(queued|running)",queue!="",$airflow})',
+    "tasks",
+    "Airflow 2 has none: which queue waits is then known only where all workers serve the same ones",
+)
+
+_PARSED = 'airflow_dag_processing_last_run_seconds_ago{dag_file!="",$airflow}'
+# Airflow says it every 30 s for each file it knows. The gauge outlives its file: one that counts moves, or is new.
+_LIVING = f"((changes({_PARSED}[2m]) > 0) or ({_PARSED} unless {_PARSED} offset 2m))"
+_BUSY = '(sum({__name__=~"airflow_pool_running_slots_.+",$airflow}))[1d:5m]'
+
+
+def _rate(series: str, matchers: str = "$airflow") -> str:
+    return f"sum(rate({series}{{{matchers}}}[$window]))"
+
+
+RATES = {
+    "started": _rate("airflow_ti_start"),
+    "ended": _rate("airflow_task_duration_count", 'dag_id!="",$airflow'),
+    "ended_seconds": _rate("airflow_task_duration_sum", 'dag_id!="",$airflow'),
+    "longest": 'max(airflow_task_duration{dag_id!="",quantile="0.99",$airflow})',
+    "critical": _rate("airflow_scheduler_critical_section_query_duration_count"),
+    "critical_seconds": _rate("airflow_scheduler_critical_section_query_duration_sum"),
+    "beats": "sum(increase(airflow_scheduler_heartbeat{$airflow}[3m]))",
+    "busy_day": f"max_over_time({_BUSY})",
+    "busy_day_samples": f"count_over_time({_BUSY})",
+    "parses": _rate("airflow_dag_processing_last_duration_count"),
+    "parse_seconds": _rate("airflow_dag_processing_last_duration_sum"),
+    "files": f"count({_LIVING})",
+    "oldest": f"max(max_over_time({_PARSED}[$window]) and {_LIVING})",
+}
+"""What each is: tasks started and ended per second, seconds of the ended ones per second, the longest task (99 %),
+runs of the scheduler's critical query per second and their seconds, heartbeats of three minutes, most slots busy at
+once within a day (and of how many looks, five minutes apart), parses per second and their seconds, files, and the most
+seconds that a file was not parsed."""
+
+AIRFLOW_RATES = Signal(
+    "rates",
+    " or ".join(f'label_replace({promql},"signal","{name}","","")' for name, promql in RATES.items()),
+    "as each is named",
+    "slots and parsing are left alone",
+)
+
+
+def _by_file(kind: str) -> str:
+    name = "airflow_dag_processing_last_duration_"
+    return (
+        f'rate(label_replace({{__name__=~"{name}.+_{kind}",$airflow}},'
+        f'"file","$$1","__name__","{name}(.+)_{kind}")[$window:15s])'
+    )
+
+
+SLOWEST_FILES = Signal(
+    "slowest_files",
+    f"topk(5, {_by_file('sum')} / ({_by_file('count')} > 0))",
+    "seconds for each parse (a thousandth of it on Airflow 3)",
+    "no file can be named",
+)
+"""The file is a part of the series' name."""
+
+AIRFLOW = (GAUGES, QUEUES, AIRFLOW_RATES, SLOWEST_FILES)
+"""Asked where slots or parsing are tuned."""

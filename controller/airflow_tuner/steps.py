@@ -1,0 +1,251 @@
+"""The steps of a target's memory that a decision may take, each with its reason and its numbers. One at a time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from airflow_tuner import api, kills, quantity
+from airflow_tuner.model import Kill, Kind, Memory, Values, Workload
+from airflow_tuner.quantity import readable
+from airflow_tuner.sentence import short
+
+OOM_FACTOR = 1.5
+"""Answer to a kill, as a factor on the limit it happened under. Chosen with the next: VPA's 1.2 needs up to four more
+kills to double a limit."""
+
+OOM_FACTOR_AGAIN = 2.0
+"""The same for a second kill within `OOM_AGAIN`."""
+
+OOM_AGAIN = timedelta(hours=1)
+"""A kill under a raised limit this soon after the raise means that the raise was too small."""
+
+PROBE_SPIKE = 130 * quantity.MEBIBYTE
+"""The least that a limit rises by: what Celery's liveness probe takes for a moment inside the worker's container
+(measured: 114 to 130 MiB)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A better value for a target, and why."""
+
+    values: Values
+    reason: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What is remembered of one target."""
+
+    template: Values | None = None
+    desired: Values | None = None
+    why: str = ""
+    answered: tuple[api.Answered, ...] = ()
+    tuned: api.Tuned | None = None
+    changed: datetime | None = None
+    """Last change of any kind."""
+    slots_changed: datetime | None = None
+    """Last change of its slots."""
+    parsing_changed: datetime | None = None
+    """Last change of how DAG files are parsed."""
+    raised: kills.Raise | None = None
+    """Last answer to an out-of-memory kill."""
+    endured: Values | None = None
+    """What was decided after the last kill at the policy's largest limit: fewer slots."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Bounds of a target's memory in whole MiB, and the part of the spec they stand in."""
+
+    where: str
+    min: int
+    max: int
+
+    def hold(self, memory: Memory) -> Memory:
+        """`memory` inside the bounds, its request not above its limit; what is not set stays so."""
+        limit = None if memory.limit is None else min(max(memory.limit, self.min), self.max)
+        request = None if memory.request is None else min(max(memory.request, self.min), limit or self.max)
+        return Memory(request, limit)
+
+
+def first_of_all(bounds: Bounds, workload: Workload, past: Past, before: Values) -> Step | None:
+    """What goes before everything else: the user has changed the template, or the policy's maximum is below it."""
+    template = workload.values
+    if past.template is not None and past.template != template:
+        return _template_changed(bounds, workload, past.template)
+    if beyond(bounds, workload) and before != template:
+        return _above_maximum(bounds, workload)
+    return None
+
+
+def urgent(
+    bounds: Bounds, workload: Workload, past: Past, before: Values, own: Sequence[Kill], now: datetime
+) -> Step | None:
+    """The answer to the kills of the container's own shortage, or to bounds that were changed."""
+    step = _out_of_memory(bounds, workload, past, before, own, now) if own else None
+    if step is None and before.memory != workload.template:
+        step = _out_of_bounds(bounds, before)
+    return step
+
+
+def usual(
+    spec: api.Spec, bounds: Bounds, workload: Workload, past: Past, before: Values, nodes: Sequence[Kill], now: datetime
+) -> tuple[Step | None, bool]:
+    """The ordinary step, and whether kills of the node's shortage are left waiting for the cooldown."""
+    pressed = _node_pressure(spec, bounds, before, nodes)
+    step = _below_minimum(bounds, before) or pressed or _limits_missing(bounds, workload, before)
+    if past.changed is not None and now - past.changed < timedelta(seconds=spec.changes.cooldown.raise_seconds):
+        return None, pressed is not None
+    return step, pressed is not None and step is not pressed
+
+
+def beyond(bounds: Bounds, workload: Workload) -> bool:
+    """The template itself is above the policy's maximum: it is never touched."""
+    return _beyond(bounds, workload.template)
+
+
+def _beyond(bounds: Bounds, memory: Memory) -> bool:
+    return max(memory.request or 0, memory.limit or 0) > bounds.max
+
+
+def _template_changed(bounds: Bounds, workload: Workload, old: Values) -> Step:
+    new = workload.values
+    parts = [
+        f"{name} {_shown(then)} -> {_shown(now)}"
+        for name, then, now in (
+            ("limit", _text(old.memory.limit), _text(new.memory.limit)),
+            ("request", _text(old.memory.request), _text(new.memory.request)),
+            ("slots", old.concurrency, new.concurrency),
+            ("parsing interval", old.interval, new.interval),
+            ("parsing processes", old.processes, new.processes),
+        )
+        if then != now
+    ]
+    why = f"The template of {short(workload.label)} was changed ({', '.join(parts)}): the new template counts."
+    also = None if beyond(bounds, workload) else _below_minimum(bounds, new) or _limits_missing(bounds, workload, new)
+    if also is not None:
+        return Step(also.values, "TemplateChanged", f"{why} {also.why}")
+    return Step(new, "TemplateChanged", why)
+
+
+def _out_of_memory(
+    bounds: Bounds, workload: Workload, past: Past, before: Values, own: Sequence[Kill], now: datetime
+) -> Step | None:
+    memory = before.memory
+    under = max(kill.limit or 0 for kill in own)
+    raised = past.raised
+    # A kill under the limit from before the raise says nothing about the raise: it is not in force in that pod yet.
+    again = raised is not None and now - raised.at <= OOM_AGAIN and under > (raised.before or 0)
+    factor = OOM_FACTOR_AGAIN if again else OOM_FACTOR
+    asked = quantity.rounded(max(factor * under, under + PROBE_SPIKE))
+    limit = min(max(asked, bounds.min, memory.request or 0), bounds.max)
+    if memory.limit is not None and limit <= memory.limit:
+        return None
+    guaranteed = any(pod.guaranteed for pod in workload.pods)
+    after = bounds.hold(Memory(limit if guaranteed else memory.request or bounds.min, limit))
+    why = (
+        f"Memory limit {_text(memory.limit)} -> {readable(limit)} for all pods of {short(workload.label)}, because "
+        f"{_told(own)}.{' It was the second kill within the hour.' if again else ''} Rule: the larger of {factor:g} x "
+        f"the limit of {readable(under)} and that limit + {readable(PROBE_SPIKE)}."
+    )
+    if asked > limit:
+        why += f" It asked for {readable(asked)}; the policy's maximum is {readable(bounds.max)}."
+    if guaranteed:
+        why += " The request moves with the limit, as the pods are Guaranteed."
+    return Step(replace(before, memory=after), "OutOfMemory", why)
+
+
+def _above_maximum(bounds: Bounds, workload: Workload) -> Step:
+    template = workload.template
+    return Step(
+        workload.values,
+        "BoundsChanged",
+        f"The policy's maximum is now {readable(bounds.max)}, below what the template of {short(workload.label)} says "
+        f"(limit {_text(template.limit)}, request {_text(template.request)}): new pods follow the template; running "
+        "pods are left as they are.",
+    )
+
+
+def _out_of_bounds(bounds: Bounds, before: Values) -> Step | None:
+    """What we decided under other bounds moves inside the present ones at once: admission refuses it otherwise."""
+    after = bounds.hold(before.memory)
+    if after == before.memory:
+        return None
+    if not _beyond(bounds, before.memory):
+        return _below(bounds, before, after)
+    return Step(
+        replace(before, memory=after),
+        "BoundsChanged",
+        f"The policy's maximum is now {readable(bounds.max)}, below the limit of "
+        f"{_text(before.memory.limit)}: new pods get {_text(after.limit)}; running pods are left as they are.",
+    )
+
+
+def _node_pressure(spec: api.Spec, bounds: Bounds, before: Values, nodes: Sequence[Kill]) -> Step | None:
+    peaks = [kill.pod.usage.peak.value for kill in nodes if kill.pod.usage.peak is not None]
+    if before.memory.limit is None or not peaks:
+        return None
+    request = before.memory.request or 0
+    most = request * (1 + spec.changes.max_step.memory_percent / 100) if request else before.memory.limit
+    after = bounds.hold(Memory(quantity.rounded(min(max(peaks), most)), before.memory.limit))
+    if (after.request or 0) <= request:
+        return None
+    return Step(
+        replace(before, memory=after),
+        "NodeMemoryPressure",
+        f"Memory request {_text(before.memory.request)} -> {_text(after.request)}, limit unchanged: {_told(nodes)}, "
+        f"with a peak of {readable(int(max(peaks)))} well below the limit: the node ran short, not the container.",
+    )
+
+
+def _below_minimum(bounds: Bounds, before: Values) -> Step | None:
+    if before.memory.limit is None or before.memory.limit >= bounds.min:
+        return None
+    return _below(bounds, before, bounds.hold(before.memory))
+
+
+def _below(bounds: Bounds, before: Values, after: Memory) -> Step:
+    return Step(
+        replace(before, memory=after),
+        "BelowMinimum",
+        f"Memory limit {_text(before.memory.limit)} -> {_text(after.limit)}, request {_text(before.memory.request)} -> "
+        f"{_text(after.request)}: the policy's minimum is {readable(bounds.min)}.",
+    )
+
+
+def _limits_missing(bounds: Bounds, workload: Workload, before: Values) -> Step | None:
+    peaks = [pod.usage.working_set.value for pod in workload.living if pod.usage.working_set is not None]
+    if before.memory.limit is not None or not peaks:
+        return None
+    after = bounds.hold(Memory(max(before.memory.request or 0, quantity.rounded(max(peaks))), bounds.max))
+    return Step(
+        replace(before, memory=after),
+        "LimitsMissing",
+        f"Memory limit none -> {readable(bounds.max)}, request {_text(before.memory.request)} -> "
+        f"{_text(after.request)}, at the pods' next creation: there was no limit; the first one is the policy's "
+        f"maximum, the request the largest working set seen ({readable(int(max(peaks)))}).",
+    )
+
+
+def _told(killed: Sequence[Kill]) -> str:
+    """The kills as a clause: what died, where, when, under which limit."""
+    parts = []
+    for kill in killed[:3]:
+        what = (
+            "the container was killed for memory"
+            if kill.kind is Kind.CONTAINER
+            else f"{kill.count} {'process was' if kill.count == 1 else 'processes were'} killed for memory"
+        )
+        parts.append(f"{what} in pod {short(kill.pod.name)} at {kill.at:%H:%M:%S} (limit {_text(kill.limit)})")
+    if len(killed) > len(parts):
+        parts.append(f"{len(killed) - len(parts)} more likewise")
+    return ", ".join(parts)
+
+
+def _text(size: int | None) -> str:
+    return "none" if size is None else readable(size)
+
+
+def _shown(value: object) -> str:
+    return "not stated" if value is None else f"{value}"

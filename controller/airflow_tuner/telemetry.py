@@ -1,0 +1,235 @@
+"""What Airflow says of itself, made of its series, with its known lies corrected. Pure.
+
+* Series without a label beside labelled ones are copies in which the last writer wins: left out.
+* `executor_*` comes twice on Airflow 3, with and without its label: the larger counts, not the sum.
+* A gauge outlives its sender: without the scheduler's heartbeat none of them counts.
+* Airflow 3 sends `dag_processing.last_duration` in seconds where milliseconds are meant.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from airflow_tuner import signals
+from airflow_tuner.signals import Series
+
+SECONDS_SENT_AS_MILLISECONDS = 1000.0
+_POOL = re.compile(r"airflow_pool_(queued|running|scheduled)_slots_(.+)")
+
+Answers = Mapping[str, tuple[Series, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """An Airflow pool, in slots."""
+
+    name: str
+    open: int | None
+    """`None`: without end."""
+    running: int
+    queued: int
+    """Given to the executor: they wait for a worker."""
+    scheduled: int
+    """They could run, and wait for the pool, the executor or the scheduler."""
+
+    @property
+    def full(self) -> bool:
+        """Nothing more can be queued, and something waits for that."""
+        return self.open is not None and self.open <= 0 < self.scheduled
+
+    @property
+    def startable(self) -> int:
+        """Slots that scheduled tasks could take in it."""
+        return self.scheduled if self.open is None else min(self.scheduled, max(0, self.open))
+
+
+@dataclass(frozen=True, slots=True)
+class Tasks:
+    """How tasks flow. `None` where it is not known."""
+
+    pools: tuple[Pool, ...]
+    queued: Mapping[str, int]
+    """Tasks that wait for a worker, by Celery queue; empty on Airflow 2."""
+    running: Mapping[str, int]
+    """Tasks that run, by Celery queue; empty on Airflow 2."""
+    open_slots: int | None = None
+    """What the executor would still take, of core.parallelism."""
+    handed_out: int | None = None
+    """What the executor has handed to Celery, waiting there or running."""
+    started: float | None = None
+    """Tasks per second."""
+    duration: float | None = None
+    """Mean seconds of the tasks that ended."""
+    longest: float | None = None
+    """Seconds; 99 % are shorter."""
+    critical: float | None = None
+    """Mean seconds of the scheduler's critical query."""
+    busy_day: int | None = None
+    """Most slots busy at once within a whole day."""
+
+    @property
+    def parallelism(self) -> int | None:
+        """core.parallelism; each scheduler has as many."""
+        if self.open_slots is None or self.handed_out is None:
+            return None
+        return self.open_slots + self.handed_out
+
+    def waiting_in(self, queues: Iterable[str] | None) -> int:
+        """Slots asked for that wait for a worker; `None`: in all queues."""
+        if queues is None:
+            return sum(pool.queued for pool in self.pools)
+        return sum(self.queued.get(queue, 0) for queue in queues)
+
+    def running_in(self, queues: Iterable[str] | None) -> int:
+        """Slots busy; `None`: in all queues."""
+        if queues is None:
+            return sum(pool.running for pool in self.pools)
+        return sum(self.running.get(queue, 0) for queue in queues)
+
+    @property
+    def startable(self) -> int:
+        """Slots that scheduled tasks could take in their pools."""
+        return sum(pool.startable for pool in self.pools)
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedFile:
+    """A DAG file, as its metric names it, and the mean seconds of a parse."""
+
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Parsing:
+    """How DAG files are parsed."""
+
+    files: int
+    rate: float
+    """Parses per second."""
+    seconds: float
+    """Mean seconds of one parse."""
+    loop: float | None
+    """Seconds of the last whole loop, as the dag-processor says."""
+    queue: int | None
+    """Files that wait to be parsed."""
+    oldest: float
+    """Most seconds within the window that a file was not parsed."""
+    slowest: tuple[ParsedFile, ...] = ()
+
+    @property
+    def cycle(self) -> float:
+        """Seconds between two parses of a file, on average."""
+        return self.files / self.rate
+
+
+@dataclass(frozen=True, slots=True)
+class Airflow:
+    """What Airflow says of itself. `problem` says what is missing."""
+
+    tasks: Tasks | None = None
+    parsing: Parsing | None = None
+    problem: str = ""
+
+
+def read(answers: Answers, line: str | None) -> Airflow:
+    """Airflow's signals out of the answers to `signals.AIRFLOW`; `line` is the major version, `2` or `3`."""
+    gauges = answers.get(signals.GAUGES.name, ())
+    beating = [item for item in gauges if item.labels.get("__name__") == "airflow_scheduler_heartbeat"]
+    if not beating:
+        return Airflow(
+            problem="The metrics source has no series of this Airflow (airflow_scheduler_heartbeat). Check that it "
+            "scrapes Airflow's StatsD exporter, and spec.metrics.airflowMatchLabels."
+        )
+    senders = {tuple(sorted(_identity(item).items())) for item in beating}
+    if len(senders) > 1:
+        told = " and ".join(", ".join(f"{key}={value}" for key, value in sender) for sender in sorted(senders)[:2])
+        return Airflow(
+            problem=f"The metrics source has series of {len(senders)} Airflows ({told}). Name this one's labels in "
+            "spec.metrics.airflowMatchLabels."
+        )
+    rates = {item.labels.get("signal", ""): item.value for item in answers.get(signals.AIRFLOW_RATES.name, ())}
+    if "beats" not in rates:
+        return Airflow(
+            problem="The scheduler's heartbeat has been scraped only once so far: what moves is known in a moment."
+        )
+    if not rates["beats"]:
+        return Airflow(
+            problem="The scheduler's heartbeat has not moved for three minutes: what Airflow's metrics say is old. "
+            "Look at the scheduler."
+        )
+    return Airflow(
+        tasks=_tasks(gauges, answers.get(signals.QUEUES.name, ()), rates),
+        parsing=_parsing(gauges, rates, answers.get(signals.SLOWEST_FILES.name, ()), line),
+    )
+
+
+def _identity(item: Series) -> dict[str, str]:
+    return {key: value for key, value in item.labels.items() if key not in {"__name__", "type"}}
+
+
+def _tasks(gauges: tuple[Series, ...], queues: tuple[Series, ...], rates: Mapping[str, float]) -> Tasks:
+    by_queue: dict[str, dict[str, int]] = {"airflow_ti_queued": {}, "airflow_ti_running": {}}
+    for item in queues:
+        by_queue.setdefault(item.labels.get("__name__", ""), {})[item.labels.get("queue", "")] = round(item.value)
+    ended, whole_day = rates.get("ended", 0), rates.get("busy_day_samples", 0) >= DAY_SAMPLES
+    critical = rates.get("critical", 0)
+    return Tasks(
+        pools=_pools(gauges),
+        queued=by_queue["airflow_ti_queued"],
+        running=by_queue["airflow_ti_running"],
+        open_slots=_largest(gauges, "airflow_executor_open_slots"),
+        handed_out=_largest(gauges, "airflow_executor_running_tasks"),
+        started=rates.get("started"),
+        duration=rates["ended_seconds"] / ended if ended > 0 and "ended_seconds" in rates else None,
+        longest=rates.get("longest"),
+        critical=rates["critical_seconds"] / critical if critical > 0 and "critical_seconds" in rates else None,
+        busy_day=round(rates["busy_day"]) if whole_day and "busy_day" in rates else None,
+    )
+
+
+DAY_SAMPLES = 274
+"""Looks of a day, five minutes apart, that must be there for it to count as whole: 95 % of 288."""
+
+
+def _pools(gauges: tuple[Series, ...]) -> tuple[Pool, ...]:
+    states: dict[str, dict[str, int]] = {}
+    for item in gauges:
+        name = item.labels.get("__name__", "")
+        if found := _POOL.fullmatch(name):
+            states.setdefault(found[2], {})[found[1]] = round(item.value)
+        elif name == "airflow_pool_open_slots" and item.labels.get("pool"):
+            # The exporter makes every other character of a name an underscore; a label keeps the name as it is.
+            states.setdefault(re.sub(r"[^a-zA-Z0-9_]", "_", item.labels["pool"]), {})["open"] = round(item.value)
+    return tuple(
+        # A pool of -1 slots has infinitely many open ones, which is no value of a sample.
+        Pool(name, state.get("open"), state.get("running", 0), state.get("queued", 0), state.get("scheduled", 0))
+        for name, state in sorted(states.items())
+    )
+
+
+def _largest(gauges: tuple[Series, ...], name: str) -> int | None:
+    found = [item.value for item in gauges if item.labels.get("__name__") == name]
+    return round(max(found)) if found else None
+
+
+def _parsing(
+    gauges: tuple[Series, ...], rates: Mapping[str, float], slowest: tuple[Series, ...], line: str | None
+) -> Parsing | None:
+    files, rate = rates.get("files", 0), rates.get("parses", 0)
+    if files <= 0 or rate <= 0 or "parse_seconds" not in rates or line is None:
+        return None
+    factor = SECONDS_SENT_AS_MILLISECONDS if line == "3" else 1.0
+    loops = [item.value for item in gauges if item.labels.get("__name__") == "airflow_dag_processing_total_parse_time"]
+    return Parsing(
+        files=round(files),
+        rate=rate,
+        seconds=rates["parse_seconds"] / rate * factor,
+        loop=max(loops, default=None),
+        queue=_largest(gauges, "airflow_dag_processing_file_path_queue_size"),
+        oldest=rates.get("oldest", 0),
+        slowest=tuple(
+            ParsedFile(item.labels.get("file", ""), item.value * factor)
+            for item in sorted(slowest, key=lambda item: -item.value)
+        ),
+    )

@@ -1,0 +1,180 @@
+"""What Airflow says of itself, and the lies in it."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from airflow_tuner import signals, telemetry
+from airflow_tuner.signals import Series
+from airflow_tuner.telemetry import Pool
+
+HOME = {"instance": "10.0.0.7:9102", "job": "airflow"}
+RATES = {
+    "beats": 36.0,
+    "started": 0.5,
+    "ended": 0.5,
+    "ended_seconds": 1.5,
+    "longest": 3.7,
+    "critical": 1.0,
+    "critical_seconds": 0.002,
+    "busy_day": 14.0,
+    "busy_day_samples": 288.0,
+    "files": 40.0,
+    "parses": 2.0,
+    "parse_seconds": 0.004,
+    "oldest": 33.0,
+}
+
+
+def gauge(name: str, value: float, **labels: str) -> Series:
+    return Series({"__name__": f"airflow_{name}", **HOME, **labels}, value)
+
+
+GAUGES = (
+    gauge("scheduler_heartbeat", 13, type="counter"),
+    gauge("executor_open_slots", 3),
+    gauge("executor_open_slots", 3, executor="CeleryExecutor"),
+    gauge("executor_running_tasks", 29),
+    gauge("executor_running_tasks", 29, executor="CeleryExecutor"),
+    gauge("pool_open_slots", 0),
+    gauge("pool_open_slots", 97, pool="default_pool"),
+    gauge("pool_open_slots", 0, pool="für alle.7"),
+    gauge("pool_queued_slots_default_pool", 29),
+    gauge("pool_running_slots_default_pool", 2),
+    gauge("pool_scheduled_slots_default_pool", 8),
+    gauge("pool_running_slots_f_r_alle_7", 5),
+    gauge("pool_scheduled_slots_f_r_alle_7", 1),
+    gauge("dag_processing_total_parse_time", 4.5),
+    gauge("dag_processing_file_path_queue_size", 12),
+)
+QUEUES = (
+    Series({"__name__": "airflow_ti_queued", "queue": "default"}, 29),
+    Series({"__name__": "airflow_ti_running", "queue": "default"}, 2),
+    Series({"__name__": "airflow_ti_running", "queue": "heavy"}, 0),
+)
+FILES = (Series({"file": "quick"}, 0.0001), Series({"file": "slow"}, 0.002))
+
+
+def read(
+    gauges: tuple[Series, ...] = GAUGES,
+    rates: Mapping[str, float] = RATES,
+    queues: tuple[Series, ...] = QUEUES,
+    line: str | None = "3",
+) -> telemetry.Airflow:
+    answers = {
+        signals.GAUGES.name: gauges,
+        signals.QUEUES.name: queues,
+        signals.AIRFLOW_RATES.name: tuple(Series({"signal": name}, value) for name, value in rates.items()),
+        signals.SLOWEST_FILES.name: FILES,
+    }
+    return telemetry.read(answers, line)
+
+
+def tasks(**changes: object) -> telemetry.Tasks:
+    found = read(**changes).tasks  # type: ignore[arg-type] # the arguments of `read`
+    assert found is not None
+    return found
+
+
+def parsing(**changes: object) -> telemetry.Parsing:
+    found = read(**changes).parsing  # type: ignore[arg-type] # the arguments of `read`
+    assert found is not None
+    return found
+
+
+def without(*names: str) -> dict[str, float]:
+    return {name: value for name, value in RATES.items() if name not in names}
+
+
+def test_the_copy_of_a_pool_without_its_name_is_left_out() -> None:
+    assert [pool.name for pool in tasks().pools] == ["default_pool", "f_r_alle_7"]
+
+
+def test_the_state_of_a_pool_is_found_whatever_characters_its_name_has() -> None:
+    assert tasks().pools[1] == Pool("f_r_alle_7", open=0, running=5, queued=0, scheduled=1)
+    assert [pool.name for pool in tasks().pools if pool.full] == ["f_r_alle_7"]
+
+
+def test_a_pool_without_end_counts_and_is_never_full() -> None:
+    found = tasks(gauges=tuple(item for item in GAUGES if item.labels.get("pool") != "default_pool"))
+    assert found.waiting_in(None) == 29
+    assert (found.pools[0].full, found.startable) == (False, 8)
+
+
+def test_the_executors_two_copies_are_not_added_up() -> None:
+    assert (tasks().open_slots, tasks().handed_out, tasks().parallelism) == (3, 29, 32)
+
+
+def test_a_backlog_is_what_waits_in_pools_and_queues_not_what_the_executor_says() -> None:
+    found = tasks()
+    assert (found.waiting_in(None), found.waiting_in(["default"]), found.waiting_in(["heavy"])) == (29, 29, 0)
+    assert (found.running_in(None), found.running_in(["default", "heavy"])) == (7, 2)
+
+
+def test_durations_are_means_and_absent_where_nothing_ended() -> None:
+    assert (tasks().duration, tasks().critical, tasks().longest) == (3.0, 0.002, 3.7)
+    assert tasks(rates={**RATES, "ended": 0.0}).duration is None
+    assert tasks(rates=without("ended_seconds", "critical")).duration is None
+    assert tasks(rates=without("critical")).critical is None
+
+
+@pytest.mark.parametrize(("samples", "busy"), [(288, 14), (274, 14), (273, None), (0, None)])
+def test_a_day_with_holes_says_nothing_of_how_busy_it_was(samples: float, busy: int | None) -> None:
+    assert tasks(rates={**RATES, "busy_day_samples": samples}).busy_day == busy
+    assert tasks(rates=without("busy_day")).busy_day is None
+
+
+def test_without_a_heartbeat_nothing_counts() -> None:
+    found = read(GAUGES[1:])
+    assert (found.tasks, found.parsing) == (None, None)
+    assert "has no series of this Airflow (airflow_scheduler_heartbeat)" in found.problem
+    assert read(()).problem == found.problem
+
+
+@pytest.mark.parametrize(
+    ("rates", "problem"),
+    [
+        ({**RATES, "beats": 0.0}, "The scheduler's heartbeat has not moved for three minutes"),
+        (without("beats"), "The scheduler's heartbeat has been scraped only once so far"),
+        ({}, "The scheduler's heartbeat has been scraped only once so far"),
+    ],
+)
+def test_gauges_that_outlive_their_scheduler_do_not_count(rates: Mapping[str, float], problem: str) -> None:
+    found = read(rates=rates)
+    assert (found.tasks, found.parsing) == (None, None)
+    assert found.problem.startswith(problem)
+
+
+def test_several_airflows_are_not_taken_for_one() -> None:
+    other = replace(GAUGES[0], labels={**GAUGES[0].labels, "namespace": "other"})
+    found = read((*GAUGES, other))
+    assert found.tasks is None
+    assert "has series of 2 Airflows" in found.problem
+    assert "namespace=other" in found.problem
+    assert "spec.metrics.airflowMatchLabels" in found.problem
+
+
+def test_airflow_3_sends_seconds_where_milliseconds_are_meant() -> None:
+    three, two = parsing(), parsing(line="2")
+    assert three.seconds == pytest.approx(2.0)
+    assert two.seconds == pytest.approx(0.002)
+    assert [(file.name, file.seconds) for file in three.slowest] == [("slow", 2.0), ("quick", pytest.approx(0.1))]
+    assert (three.files, three.cycle, three.oldest, three.loop, three.queue) == (40, 20.0, 33.0, 4.5, 12)
+
+
+@pytest.mark.parametrize("name", ["files", "parses", "parse_seconds"])
+def test_parsing_that_is_not_fully_known_is_absent(name: str) -> None:
+    assert read(rates=without(name)).parsing is None
+    if name != "parse_seconds":
+        assert read(rates={**RATES, name: 0.0}).parsing is None
+
+
+def test_parsing_is_absent_where_the_unit_is_not_known() -> None:
+    assert read(line=None).parsing is None
+    assert read(line=None).tasks is not None
+
+
+def test_airflow_2_has_no_queues() -> None:
+    found = tasks(queues=(), line="2")
+    assert (found.queued, found.running, found.waiting_in(None)) == ({}, {}, 29)

@@ -1,0 +1,381 @@
+"""Many turns over a world that lives: kills of both kinds, pods that come and go, users who change their minds.
+
+The machine below is the API server, the kubelet, cAdvisor, Prometheus and the admission policy in a few lines each; the
+core sees of them only what it would see for real.
+"""
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+import jsonschema
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from airflow_tuner import api, crd, quantity, status
+from airflow_tuner.decide import bounds_of, from_api, from_tuned, whole
+from airflow_tuner.environment import stated
+from airflow_tuner.model import Death, Memory, MetricsState, Pod, Sample, TargetDecision, Usage, Values, Workload
+from core.worlds import MI, NOW, Turn, airflow, observed, resized, slots, slots_spec, spec, tasks, turn, worker
+
+SCHEMA = jsonschema.Draft202012Validator(crd.schema()["properties"]["status"])
+TEMPLATES = (
+    ("512Mi", "1Gi"),
+    ("500M", "1G"),
+    ("64Mi", "200Mi"),
+    ("1Gi", "1Gi"),
+    ("1Gi", None),
+    (None, None),
+    ("2Gi", "9Gi"),
+)
+BOUNDS = (("512Mi", "4Gi"), ("100Mi", "1500M"), ("1Gi", "1Gi"), ("2Gi", "8Gi"), ("1G", "1G"))
+SLOTS = (None, (1, 16), (4, 8), (1, 1))
+STATED = (None, 1, 4, 12)
+CONFIGURED = 3
+"""Slots of a worker whose environment says nothing."""
+MAY_LOWER = {"TemplateChanged", "BoundsChanged"}
+NEED_METRICS = {"LimitsMissing", "NodeMemoryPressure"}
+
+
+@dataclass
+class Container:
+    """A pod's worker container, as the kernel knows it."""
+
+    pod: Pod
+    processes: int = CONFIGURED
+    kills: int = 0
+    peak: float = 0
+    shown: Usage = field(default_factory=Usage)
+
+
+class _Life(RuleBasedStateMachine):
+    """One worker workload, one policy, one operator that may be stopped at the worst moments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now: datetime = NOW
+        self.births = 0
+        self.containers: dict[str, Container] = {}
+        self.status = api.Status()
+        self.template: tuple[str | None, str | None] = TEMPLATES[0]
+        self.bounds = BOUNDS[0]
+        self.mode, self.named, self.paused, self.metrics = "Enforce", True, False, True
+        self.stopped, self.refused = False, False
+        self.slots: tuple[int, int] | None = None
+        self.stated: int | None = None
+        self.broker = True
+        self.waiting, self.busy_day = 0, 16
+        self.unanswered = 0
+        """Kills that may still cause a raise: each may cause one."""
+
+    # What is there
+
+    def policy(self) -> api.Spec:
+        policy = spec(*self.bounds, mode=self.mode)
+        if self.slots is not None:
+            low, high = self.slots
+            policy = slots_spec(low, high, memory_min=self.bounds[0], memory_max=self.bounds[1], mode=self.mode)
+        return policy if self.named else policy.model_copy(update={"workers": []})
+
+    def environment(self) -> dict[str, str]:
+        return {} if self.stated is None else {str(api.EnvName.CONCURRENCY): str(self.stated)}
+
+    def workload(self) -> Workload:
+        request, limit = self.template
+        values = Memory(
+            None if request is None else quantity.parse(request), None if limit is None else quantity.parse(limit)
+        )
+        pods = [
+            replace(
+                container.pod,
+                usage=replace(container.shown, cpu=Sample(0.1, self.now)) if self.metrics else Usage(),
+                slots=slots(container.processes) if self.broker and container.pod.running else None,
+            )
+            for container in self.containers.values()
+        ]
+        return worker(
+            *pods,
+            template=values,
+            requests={} if request is None else {"memory": request},
+            limits={} if limit is None else {"memory": limit},
+            environment=self.environment(),
+            stated=Values(concurrency=self.stated),
+        )
+
+    def take_turn(self) -> Turn:
+        state = MetricsState.FRESH if self.metrics else MetricsState.UNAVAILABLE
+        running = sum(container.processes for container in self.containers.values())
+        found = tasks(self.waiting, running if self.waiting else 0, duration=60.0, busy_day=self.busy_day)
+        says = airflow(found) if self.metrics else airflow(problem="It does not answer.")
+        broker = "" if self.broker else "It does not answer."
+        seen = observed(self.workload(), at=self.now, state=state, airflow=says, broker=broker)
+        return turn(self.policy(), seen, self.status, paused=self.paused)
+
+    def any_pod(self, number: int) -> Container | None:
+        names = sorted(self.containers)
+        return self.containers[names[number % len(names)]] if names else None
+
+    # What happens
+
+    @initialize(template=st.sampled_from(TEMPLATES), bounds=st.sampled_from(BOUNDS), pods=st.integers(0, 3))
+    def begin(self, template: tuple[str | None, str | None], bounds: tuple[str, str], pods: int) -> None:
+        self.template, self.bounds = template, bounds
+        for _ in range(pods):
+            self.a_pod_is_born()
+
+    @rule(seconds=st.sampled_from([0, 1, 14, 61, 599, 601, 3601, 90_000]))
+    def time_passes(self, seconds: int) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    @rule()
+    def a_pod_is_born(self) -> None:
+        if len(self.containers) > 4:
+            return
+        self.births += 1
+        values, decision, environment = self.workload().template, None, self.environment()
+        bounds = bounds_of(self.policy(), "worker", "worker/default")
+        for entry in self.status.tuned:
+            given = from_tuned(entry)
+            based = (entry.baseline.requests, entry.baseline.limits)
+            same = {str(item.name): item.value for item in entry.baseline.env} == self.environment()
+            admitted = given and bounds and bounds.min <= (given.request or 0) and (given.limit or 0) <= bounds.max
+            admitted = admitted and same and self.admits(entry)
+            if self.mode == "Enforce" and admitted and based == (self.workload().requests, self.workload().limits):
+                values, decision = given or values, entry.decision
+                environment |= {str(item.name): item.value for item in entry.env}
+        born = Pod(
+            name=f"w{self.births}",
+            uid=f"uid{self.births}",
+            created=self.now,
+            memory=values,
+            running=values,
+            container_id=f"c{self.births}",
+            guaranteed=values.limit is not None and values.request == values.limit,
+            decision=decision,
+            environment=environment,
+        )
+        processes = stated("worker", environment, None).concurrency or CONFIGURED
+        self.containers[born.name] = Container(born, processes)
+
+    def admits(self, entry: api.Tuned) -> bool:
+        """Whether the spec has room for its environment: an entry is taken as a whole, or not at all."""
+        numbers = [int(number) for item in entry.env for number in item.value.split(",")]
+        return not numbers or (
+            self.slots is not None and self.slots[0] <= min(numbers) <= max(numbers) <= self.slots[1]
+        )
+
+    @rule(number=st.integers(0, 9))
+    def a_pod_goes(self, number: int) -> None:
+        if container := self.any_pod(number):
+            del self.containers[container.pod.name]
+
+    @rule(number=st.integers(0, 9), scraped=st.booleans())
+    def a_process_is_killed_at_the_limit(self, number: int, scraped: bool) -> None:
+        container = self.any_pod(number)
+        if container and container.pod.running and (limit := container.pod.running.limit):
+            container.kills += 1
+            self.unanswered += 1
+            container.peak = max(container.peak, limit)
+            if scraped:
+                self.prometheus_scrapes(peaks=True)
+
+    @rule(number=st.integers(0, 9), share=st.sampled_from([0.3, 0.9]))
+    def a_process_is_killed_by_the_node(self, number: int, share: float) -> None:
+        container = self.any_pod(number)
+        if container:
+            container.kills += 1
+            self.unanswered += 1
+            container.peak = max(container.peak, share * (container.pod.memory.limit or 1024 * MI))
+
+    @rule(number=st.integers(0, 9), down=st.booleans())
+    def a_container_is_killed(self, number: int, down: bool) -> None:
+        if container := self.any_pod(number):
+            pod = container.pod
+            self.unanswered += 1
+            container.pod = replace(
+                pod,
+                deaths=pod.deaths + 1,
+                death=Death(pod.deaths + 1, self.now),
+                container_id=f"{pod.name}-{pod.deaths}",
+                running=None if down else pod.memory,
+            )
+            container.kills, container.peak, container.shown = 0, 0, Usage()
+            container.processes = stated("worker", pod.environment, None).concurrency or CONFIGURED
+
+    @rule(peaks=st.booleans())
+    def prometheus_scrapes(self, peaks: bool) -> None:
+        for container in self.containers.values():
+            container.shown = Usage(
+                process_kills=Sample(container.kills, self.now),
+                peak=Sample(container.peak, self.now) if peaks else None,
+                working_set=Sample(container.peak, self.now),
+            )
+
+    @rule(number=st.integers(0, 9), size=st.integers(50, 3000))
+    def somebody_resizes_a_pod(self, number: int, size: int) -> None:
+        container = self.any_pod(number)
+        if container and container.pod.memory.limit:
+            values = Memory(min(size * MI, container.pod.memory.request or 0), size * MI)
+            container.pod = replace(container.pod, memory=values, running=values)
+
+    @rule(template=st.sampled_from(TEMPLATES))
+    def the_user_changes_the_template(self, template: tuple[str | None, str | None]) -> None:
+        self.template = template
+
+    @rule(waiting=st.sampled_from([0, 0, 5, 200]), busy_day=st.sampled_from([0, 2, 16]))
+    def tasks_come_and_go(self, waiting: int, busy_day: int) -> None:
+        self.waiting, self.busy_day = waiting, busy_day
+
+    @rule(slots=st.sampled_from(SLOTS))
+    def the_user_changes_the_bounds_of_slots(self, slots: tuple[int, int] | None) -> None:
+        self.slots = slots
+
+    @rule(stated=st.sampled_from(STATED))
+    def the_user_changes_the_slots_of_the_template(self, stated: int | None) -> None:
+        self.stated = stated
+
+    @rule(broker=st.sampled_from([True, True, False]))
+    def the_broker_comes_and_goes(self, broker: bool) -> None:
+        self.broker = broker
+
+    @rule(bounds=st.sampled_from(BOUNDS))
+    def the_user_changes_the_bounds(self, bounds: tuple[str, str]) -> None:
+        self.bounds = bounds
+
+    @rule(mode=st.sampled_from(["Enforce", "Enforce", "Recommend"]), named=st.sampled_from([True, True, False]))
+    def the_user_changes_the_mode(self, mode: str, named: bool) -> None:
+        self.mode, self.named = mode, named
+
+    @rule(paused=st.sampled_from([True, False, False]))
+    def the_user_pauses_or_not(self, paused: bool) -> None:
+        self.paused = paused
+
+    @rule(metrics=st.sampled_from([True, True, False]))
+    def metrics_come_and_go(self, metrics: bool) -> None:
+        self.metrics = metrics
+
+    @rule()
+    def the_status_is_lost(self) -> None:
+        self.status = api.Status()
+        # Without memory the kills that can still be seen may be answered once more, from the template's values.
+        self.unanswered = sum(item.kills + item.pod.deaths for item in self.containers.values())
+
+    # What the operator does, and what must hold
+
+    @rule(stopped=st.sampled_from([True, False, False]), refused=st.sampled_from([True, False, False]))
+    def the_operator_is_stopped_or_its_resizes_are_refused(self, stopped: bool, refused: bool) -> None:
+        self.stopped, self.refused = stopped, refused
+
+    @invariant()
+    def a_turn(self) -> None:
+        if self.stopped:
+            return
+        before, last = self.status, self.take_turn()
+        assert last.decision == self.take_turn().decision
+        for target in last.decision.targets:
+            self.check_values(target)
+            self.check_direction(target, before)
+        if self.mode == "Recommend":
+            assert last.status.tuned == []
+        if not self.named:
+            assert last.decision.targets == ()
+            self.unanswered += sum(item.kills + item.pod.deaths for item in self.containers.values())
+        self.unanswered -= sum(change.reason == "OutOfMemory" for change in last.decision.changes)
+        assert self.unanswered >= 0
+        if self.paused and self.mode == "Enforce":
+            assert last.decision.changes == ()
+            assert (last.status.tuned, last.status.history) == (before.tuned, before.history)
+        self.check_status(before, last)
+        self.status = last.status
+        if not self.refused and self.mode == "Enforce" and not self.paused:
+            self.act(last)
+            self.check_rest()
+
+    def act(self, last: Turn) -> None:
+        for target in last.decision.targets:
+            for container in self.containers.values():
+                if status.needs_resize(target, container.pod.name):
+                    container.pod = resized(container.pod, target)
+                wanted, now = target.desired.concurrency, slots(container.processes)
+                running = replace(container.pod, slots=now if self.broker and container.pod.running else None)
+                if wanted is not None and status.needs_slots(target, running):
+                    container.processes = wanted
+
+    def check_values(self, target: TargetDecision) -> None:
+        if self.paused:
+            return
+        bounds = bounds_of(self.policy(), "worker", "worker/default")
+        assert bounds is not None
+        template = whole(target.workload.template)
+        written = [target.desired.memory]
+        if target.tuned is not None:
+            written.append(from_tuned(target.tuned) or Memory())
+            assert from_tuned(target.tuned) == target.desired.memory
+        if target.change is not None:
+            written.append(target.change.after.memory)
+        for value in written:
+            if value == template and target.tuned is None:
+                continue
+            assert value.request is not None
+            assert value.limit is not None
+            assert value.request % MI == value.limit % MI == 0
+            assert quantity.parse(self.bounds[0]) <= value.request <= value.limit <= quantity.parse(self.bounds[1])
+        if target.change is not None and target.change.reason == "OutOfMemory":
+            assert (target.desired.memory.limit or 0) > (target.change.before.memory.limit or 0)
+            if any(pod.guaranteed for pod in target.workload.pods):
+                assert target.desired.memory.request == target.desired.memory.limit
+        if target.change is not None and not self.metrics:
+            assert target.change.reason not in NEED_METRICS
+
+    def check_direction(self, target: TargetDecision, before: api.Status) -> None:
+        entry = next((item for item in before.targets if item.name == "worker/default"), None)
+        if entry is None or (target.change is not None and target.change.reason in MAY_LOWER):
+            return
+        old = from_api(entry.recommended).memory
+        changed = from_api(entry.template).memory != whole(target.workload.template)
+        if changed or (old.limit or 0) > quantity.parse(self.bounds[1]):
+            # Not in force, so that no change tells it.
+            return
+        assert (target.desired.memory.limit or quantity.parse("1Ei")) >= (old.limit or 0)
+        assert (target.desired.memory.request or 0) >= (old.request or 0)
+
+    def check_status(self, before: api.Status, last: Turn) -> None:
+        text = status.as_written(last.status)
+        SCHEMA.validate(text)
+        assert len(last.status.history) <= 10
+        times = [change.time for change in last.status.history]
+        assert times == sorted(times, reverse=True)
+        old = {item.type: item for item in before.conditions}
+        for item in last.status.conditions:
+            if item.type in old and old[item.type].status == item.status:
+                assert item.last_transition_time == old[item.type].last_transition_time
+        began = {(item.reason, item.target): item.since for item in before.findings}
+        for finding in last.status.findings:
+            assert finding.since == began.get((finding.reason, finding.target), finding.since)
+
+    def check_rest(self) -> None:
+        """What was decided and done asks for nothing more, and the status comes to rest."""
+        waiting, self.waiting = self.waiting, 0
+        self.busy_day = 16
+        after = self.take_turn()
+        if after.decision.changes:
+            # Other bounds for slots, which gave way to something more urgent.
+            assert [change.reason for change in after.decision.changes] == ["BoundsChanged"]
+            self.status = after.status
+            self.act(after)
+            after = self.take_turn()
+        assert after.decision.changes == ()
+        for target in after.decision.targets:
+            # Where memory does not carry the policy's new minimum, what was decided before stays.
+            few = self.slots is not None and (target.desired.concurrency or 0) < self.slots[0]
+            assert target.tuned is None or self.admits(target.tuned) or few
+        assert all(status.converged(target) for target in after.decision.targets)
+        self.status = after.status
+        assert self.take_turn().status == after.status
+        self.waiting = waiting
+
+
+_Life.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=30, deadline=None, phases=[Phase.generate, Phase.shrink]
+)
+TestLife = _Life.TestCase

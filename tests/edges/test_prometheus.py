@@ -1,0 +1,660 @@
+"""The metrics source: a real Prometheus that scrapes an exporter of ours, and servers that are no Prometheus."""
+
+import asyncio
+import json
+import re
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from airflow_tuner import api, observe, prometheus, signals, telemetry
+from airflow_tuner.cluster import Cluster
+from airflow_tuner.errors import Misconfigured, Unavailable
+from airflow_tuner.model import MetricsState, Observation
+from airflow_tuner.prometheus import Prometheus
+from airflow_tuner.settings import Source
+from airflow_tuner.signals import Scope, Series, Signal
+from edges.servers import Server, serving
+from testbed.controlplane import ControlPlane
+from testbed.played_airflow import PlayedAirflow, played_airflow
+from testbed.processes import free_port
+from testbed.prometheus import Prometheus as RealPrometheus
+
+LIVING, DEAD, OTHER = ("a1" * 32, "d0" * 32, "0e" * 32)
+WAIT_SECONDS = 20.0
+WINDOW = 30
+SECRET = "a-token-that-nobody-may-read"  # noqa: S105 - of no server
+GOOD = {"status": "success", "data": {"resultType": "vector", "result": []}}
+NASTY = ('say "hi"', "back\\slash", "two\nlines", '"} or vector(1) or up{job="', "it's {{odd}} %s %d", "ü…\t\r", "\\")
+KILLS = "container_oom_events_total"
+USED = "container_memory_working_set_bytes"
+PEAK = "container_memory_max_usage_bytes"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One series of a page; `age` in seconds gives it a timestamp, as cAdvisor does."""
+
+    metric: str
+    value: float
+    labels: Mapping[str, str]
+    age: float | None = None
+
+    def __str__(self) -> str:
+        labels = ",".join(f'{name}="{_escaped(value)}"' for name, value in self.labels.items())
+        stamp = "" if self.age is None else f" {int((time.time() - self.age) * 1000)}"
+        return f"{self.metric}{{{labels}}} {self.value}{stamp}\n"
+
+
+@dataclass(frozen=True)
+class Scraped:
+    """A Prometheus and the exporter it scrapes every second."""
+
+    exporter: Server
+    prometheus: RealPrometheus
+
+    def show(self, *lines: "Line | Page") -> None:
+        """Serve these lines from now on, and wait until they were scraped."""
+        self.exporter.body = lambda: "".join(map(str, lines))
+        begun = len(self.exporter.asked)
+        # The scrape under way may have the page of before; a next one begins when the one before it is in.
+        self.wait(lambda: len(self.exporter.asked) > begun + 1, "two scrapes")
+
+    def wait(self, check: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
+        """Wait until it holds."""
+        self.prometheus.program.wait_until(check, what, seconds)
+
+    def ask(self, signal: signals.Signal, namespace: str = "n", **matchers: str) -> dict[tuple[str, str, str], float]:
+        """What our client makes of it: values by pod, container and container id."""
+        found = asked(self.prometheus.url, signal, namespace, matchers)
+        return {(one.labels["pod"], one.labels["container"], container_id(one)): one.value for one in found}
+
+    def read(self, line: str, **labels: str) -> telemetry.Airflow:
+        """What our client makes of Airflow's own series with these labels."""
+        metrics = api.Metrics(airflow_match_labels=labels, window_seconds=WINDOW)
+        scope = prometheus.scope(metrics, "n")
+        return telemetry.read({one.name: asked_for(self.prometheus.url, one, scope) for one in signals.AIRFLOW}, line)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+
+
+def labelled(pod: str, container_id: str, **labels: str) -> dict[str, str]:
+    """Labels as cAdvisor has them with containerd."""
+    known = {"namespace": "n", "pod": pod, "container": "worker", "name": container_id}
+    return {**known, "id": f"/kubepods/burstable/pod1-2/{container_id}", **labels}
+
+
+def asked(
+    url: str, signal: signals.Signal = signals.PEAK, namespace: str = "n", matchers: Mapping[str, str] | None = None
+) -> tuple[Series, ...]:
+    """One question to the source at `url`."""
+    return asked_for(url, signal, scoped(namespace, matchers))
+
+
+def asked_for(url: str, signal: Signal, scope: Scope) -> tuple[Series, ...]:
+    """The same with any scope."""
+    return asyncio.run(Prometheus("main", Source(url=url)).ask(signal, scope))
+
+
+def scoped(namespace: str = "n", matchers: Mapping[str, str] | None = None) -> Scope:
+    """The scope of a policy in this namespace, with these matchLabels."""
+    metrics = api.Metrics(match_labels=dict(matchers or {}), window_seconds=WINDOW)
+    return prometheus.scope(metrics, namespace)
+
+
+def container_id(series: Series) -> str:
+    return observe._container_id(series)  # noqa: SLF001 - what is told of it is what is tested here
+
+
+@pytest.fixture(scope="module")
+def scraped(prometheus_factory: Callable[..., RealPrometheus]) -> Iterator[Scraped]:
+    """A Prometheus whose first samples are an hour old: a killed process, counted back then."""
+    old = Line(KILLS, 2, labelled("w0", LIVING), age=3640)
+    with serving(lambda: str(old), headers={"Content-Type": "text/plain; version=0.0.4"}) as exporter:
+        target = exporter.url.removeprefix("http://")
+        config = {"job_name": "cadvisor", "static_configs": [{"targets": [target]}]}
+        scraped = Scraped(exporter, prometheus_factory([config]))
+        scraped.wait(lambda: len(exporter.asked) > 1, "the first scrape")
+        yield scraped
+
+
+def test_every_signal_of_the_catalogue_is_answered_by_container(scraped: Scraped) -> None:
+    before = time.time()
+    scraped.show(
+        Line(KILLS, 5, labelled("w0", LIVING), age=7),
+        Line(USED, 900e6, labelled("w0", LIVING), age=7),
+        Line(PEAK, 990e6, labelled("w0", LIVING), age=7),
+        Line(PEAK, 1e6, labelled("w0", OTHER, container="log-groomer")),
+        Line(PEAK, 1e6, labelled("w0", OTHER, namespace="elsewhere")),
+        Line(PEAK, 1e9, {"namespace": "n", "pod": "w0", "id": "/kubepods/burstable/pod1-2"}),
+    )
+    key = ("w0", "worker", LIVING)
+    assert scraped.ask(signals.PROCESS_KILLS) == {key: 5}
+    assert scraped.ask(signals.PROCESS_KILLS_BEFORE) == {key: 2}
+    assert scraped.ask(signals.PEAK) == {key: 990e6}, "no sidecar, no other namespace, no whole pod"
+    assert scraped.ask(signals.WORKING_SET) == {key: 900e6}
+    assert before - 8 < scraped.ask(signals.SAMPLED_AT)[key] < time.time() - 6, "the sample's time, not the question's"
+    assert set(signals.MEMORY) == {
+        signals.PROCESS_KILLS,
+        signals.PROCESS_KILLS_BEFORE,
+        signals.PEAK,
+        signals.WORKING_SET,
+        signals.SAMPLED_AT,
+    }, "this test names them all"
+
+
+def test_the_working_set_of_a_day_is_its_largest(scraped: Scraped) -> None:
+    for size in (700e6, 300e6):
+        scraped.show(Line(USED, size, labelled("falling", OTHER)))
+    assert scraped.ask(signals.WORKING_SET, pod="falling") == {("falling", "worker", OTHER): 700e6}
+
+
+def test_values_that_are_no_finite_numbers_are_left_out(scraped: Scraped) -> None:
+    ids = [str(number) * 64 for number in range(4)]
+    values = (float("nan"), float("inf"), float("-inf"), 12.0)
+    scraped.show(*(Line(PEAK, value, labelled("odd", one)) for one, value in zip(ids, values, strict=True)))
+    assert scraped.ask(signals.PEAK, pod="odd") == {("odd", "worker", ids[3]): 12}
+
+
+def test_label_values_cannot_break_out_of_the_question(scraped: Scraped) -> None:
+    texts = dict(enumerate(NASTY))
+    scraped.show(*(Line(PEAK, number, labelled(f"nasty{number}", OTHER, note=text)) for number, text in texts.items()))
+    for number, text in texts.items():
+        assert scraped.ask(signals.PEAK, note=text) == {(f"nasty{number}", "worker", OTHER): number}
+        assert scraped.ask(signals.PEAK, namespace=text) == {}
+    assert scraped.ask(signals.PEAK, note='x"} or container_memory_max_usage_bytes{pod=~".+') == {}
+
+
+@pytest.mark.parametrize("label", ['x="1"} or up{a', "", "9th", "app.kubernetes.io/name", "clus ter", "é"])
+def test_a_label_name_that_is_none_is_never_sent(label: str) -> None:
+    with serving(json.dumps(GOOD)) as server:
+        with pytest.raises(Misconfigured, match=r"spec\.metrics: .* use letters, digits"):
+            asked(server.url, matchers={label: "1"})
+        assert server.asked == []
+
+
+def test_match_labels_narrow_and_never_widen(scraped: Scraped) -> None:
+    scraped.show(
+        Line(PEAK, 1, labelled("w0", LIVING, cluster="prod")),
+        Line(PEAK, 2, labelled("w0", OTHER, cluster="stage")),
+        Line(PEAK, 3, labelled("w0", DEAD, cluster="prod", namespace="elsewhere")),
+    )
+    assert scraped.ask(signals.PEAK, cluster="prod") == {("w0", "worker", LIVING): 1}
+    assert scraped.ask(signals.PEAK, cluster="prod", namespace="n") == {("w0", "worker", LIVING): 1}
+    found = asked(scraped.prometheus.url, matchers={"namespace": "elsewhere", "cluster": "prod"})
+    assert [container_id(one) for one in found] == [LIVING], "whoever writes a policy does not choose the namespace"
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ({"name": LIVING, "id": f"/kubepods/burstable/pod1-2/{LIVING}"}, LIVING),
+        ({"name": LIVING, "id": f"/kubepods.slice/kubepods-pod1_2.slice/cri-containerd-{LIVING}.scope"}, LIVING),
+        ({"name": "k8s_worker_w_n_1-2_0", "id": f"/kubepods.slice/pod1.slice/crio-{LIVING}.scope"}, LIVING),
+        ({"name": "k8s_worker_w_n_1-2_0", "id": f"/kubepods.slice/pod1.slice/docker-{LIVING}.scope"}, LIVING),
+        ({"id": f"/kubepods/besteffort/pod1/{LIVING}"}, LIVING),
+        ({"name": LIVING}, LIVING),
+        ({}, ""),
+    ],
+)
+def test_the_containers_id_is_found_with_every_runtime(labels: Mapping[str, str], expected: str) -> None:
+    metric = {"pod": "w", "container": "worker", **labels}
+    answer = {"data": {"result": [{"metric": metric, "value": [0, "1"]}]}}
+    with serving(json.dumps(answer)) as server:
+        assert [container_id(one) for one in asked(server.url)] == [expected]
+
+
+# What a real Airflow's exporter says: lines of the official chart's StatsD exporter, copied from real runs.
+
+AIRFLOW_3 = """
+airflow_scheduler_heartbeat{type="counter"} 13
+airflow_executor_open_slots 0
+airflow_executor_open_slots{executor="CeleryExecutor"} 0
+airflow_executor_running_tasks 32
+airflow_executor_running_tasks{executor="CeleryExecutor"} 32
+airflow_pool_open_slots 0
+airflow_pool_open_slots{pool="default_pool"} 97
+airflow_pool_open_slots{pool="small"} 0
+airflow_pool_queued_slots 29
+airflow_pool_queued_slots_default_pool 29
+airflow_pool_queued_slots_small 0
+airflow_pool_running_slots 2
+airflow_pool_running_slots_default_pool 2
+airflow_pool_running_slots_small 1
+airflow_pool_scheduled_slots 10
+airflow_pool_scheduled_slots_default_pool 8
+airflow_pool_scheduled_slots_small 10
+airflow_ti_queued 29
+airflow_ti_queued{dag_id="short_tasks",queue="default",task_id="numbers"} 0
+airflow_ti_queued{dag_id="short_tasks",queue="default",task_id="work"} 29
+airflow_ti_running 2
+airflow_ti_running{dag_id="short_tasks",queue="default",task_id="work"} 2
+airflow_ti_start 24
+airflow_ti_start_short_tasks_work 23
+airflow_task_duration_sum 64.940539
+airflow_task_duration_count 22
+airflow_task_duration{dag_id="short_tasks",task_id="numbers",quantile="0.99"} 0.050178
+airflow_task_duration_sum{dag_id="short_tasks",task_id="numbers"} 0.050178
+airflow_task_duration_count{dag_id="short_tasks",task_id="numbers"} 1
+airflow_task_duration{dag_id="short_tasks",task_id="work",quantile="0.99"} 3.750219
+airflow_task_duration_sum{dag_id="short_tasks",task_id="work"} 64.890361
+airflow_task_duration_count{dag_id="short_tasks",task_id="work"} 21
+airflow_scheduler_critical_section_query_duration_sum 0.12026141800000001
+airflow_scheduler_critical_section_query_duration_count 53
+airflow_dag_processing_file_path_queue_size 1
+airflow_dag_processing_total_parse_time 12.5
+airflow_dag_processing_last_run_seconds_ago 11.298202
+airflow_dag_processing_last_run_seconds_ago{dag_file="short_tasks"} 10.057375
+airflow_dag_processing_last_run_seconds_ago{dag_file="slow_000"} 9.5
+airflow_dag_processing_last_run_seconds_ago{dag_file="slow_006"} 11.298202
+airflow_dag_processing_last_duration{quantile="0.99"} 0.0022564359999999997
+airflow_dag_processing_last_duration_sum 0.039306
+airflow_dag_processing_last_duration_count 35
+airflow_dag_processing_last_duration_dags_folder_short_tasks{quantile="0.99"} 0.000280528
+airflow_dag_processing_last_duration_dags_folder_short_tasks_sum 0.0027396830000000006
+airflow_dag_processing_last_duration_dags_folder_short_tasks_count 18
+airflow_dag_processing_last_duration_dags_folder_slow_000{quantile="0.99"} 0.0022564359999999997
+airflow_dag_processing_last_duration_dags_folder_slow_000_sum 0.017461735
+airflow_dag_processing_last_duration_dags_folder_slow_000_count 8
+airflow_dag_processing_last_duration_dags_folder_slow_006{quantile="0.99"} 0.0022194
+airflow_dag_processing_last_duration_dags_folder_slow_006_sum 0.019104740999999998
+airflow_dag_processing_last_duration_dags_folder_slow_006_count 9
+"""
+
+AIRFLOW_2 = """
+airflow_scheduler_heartbeat{type="counter"} 18
+airflow_executor_open_slots 0
+airflow_executor_running_tasks 32
+airflow_pool_open_slots 96
+airflow_pool_open_slots{pool="default_pool"} 96
+airflow_pool_queued_slots 30
+airflow_pool_queued_slots_default_pool 30
+airflow_pool_running_slots 2
+airflow_pool_running_slots_default_pool 2
+airflow_pool_scheduled_slots 6
+airflow_pool_scheduled_slots_default_pool 6
+airflow_ti_start 27
+airflow_task_duration{dag_id="short_tasks",task_id="work",quantile="0.99"} 3.087244294
+airflow_task_duration_sum{dag_id="short_tasks",task_id="work"} 73.272266127
+airflow_task_duration_count{dag_id="short_tasks",task_id="work"} 24
+airflow_scheduler_critical_section_query_duration_sum 0.11982793500000002
+airflow_scheduler_critical_section_query_duration_count 43
+airflow_dag_processing_file_path_queue_size 2
+airflow_dag_processing_total_parse_time 2.896518646000004
+airflow_dag_processing_last_run_seconds_ago{dag_file="short_tasks"} 12.595988
+airflow_dag_processing_last_run_seconds_ago{dag_file="slow_000"} 9.636681
+airflow_dag_processing_last_duration_sum 18.780289999999997
+airflow_dag_processing_last_duration_count 24
+airflow_dag_processing_last_duration_short_tasks_sum 3.3009109999999997
+airflow_dag_processing_last_duration_short_tasks_count 17
+airflow_dag_processing_last_duration_slow_000_sum 15.479378999999998
+airflow_dag_processing_last_duration_slow_000_count 7
+"""
+
+COUNTERS = re.compile(r"_(sum|count|total)$|^airflow_ti_start|^airflow_scheduler_heartbeat$")
+AGES = "airflow_dag_processing_last_run_seconds_ago"
+
+
+@dataclass(frozen=True)
+class Page:
+    """Lines of an exporter, with more labels. Counters grow by a tenth a second, the ages of parses with the time."""
+
+    text: str
+    labels: Mapping[str, str]
+    begun: float
+    still: bool = False
+    """Nothing moves."""
+    age: float | None = None
+    """Seconds: the samples are as old."""
+
+    def __str__(self) -> str:
+        passed = 0.0 if self.still else time.time() - self.begun
+        return "".join(self._lines(passed))
+
+    def _lines(self, passed: float) -> Iterator[str]:
+        for line in self.text.strip().splitlines():
+            series, _, told = line.rpartition(" ")
+            metric, _, inside = series.partition("{")
+            labels = dict(re.findall(r'(\w+)="([^"]*)"', inside))
+            value = float(told)
+            if COUNTERS.search(metric):
+                value *= 1 + passed / 10
+            elif metric == AGES:
+                value += passed
+            yield str(Line(metric, value, {**labels, **self.labels}, self.age))
+
+
+def paged(text: str, *, still: bool = False, age: float | None = None, **labels: str) -> Page:
+    return Page(text, labels, time.time(), still, age)
+
+
+def known(found: telemetry.Airflow) -> tuple[telemetry.Tasks, telemetry.Parsing]:
+    """Both parts of what an Airflow says of itself."""
+    assert (found.problem, found.tasks is None, found.parsing is None) == ("", False, False)
+    assert found.tasks is not None
+    assert found.parsing is not None
+    return found.tasks, found.parsing
+
+
+def test_every_signal_of_both_lines_is_read(scraped: Scraped) -> None:
+    scraped.show(paged("airflow_pool_running_slots_default_pool 14", still=True, age=310, release="three"))
+    scraped.show(paged(AIRFLOW_3, release="three"), paged(AIRFLOW_2, release="two"))
+    scope = prometheus.scope(api.Metrics(airflow_match_labels={"release": "three"}, window_seconds=WINDOW), "n")
+
+    def rates() -> dict[str, float]:
+        found = asked_for(scraped.prometheus.url, signals.AIRFLOW_RATES, scope)
+        return {item.labels["signal"]: item.value for item in found}
+
+    def files(line: str, release: str) -> int:
+        parsing = scraped.read(line, release=release).parsing
+        return 0 if parsing is None else len(parsing.slowest)
+
+    scraped.wait(lambda: set(rates()) == set(signals.RATES), "every rate")
+    assert (rates()["busy_day"], rates()["busy_day_samples"]) == (14, 1)
+    # Parses by file are looked at every 15 s, and a rate needs two looks.
+    scraped.wait(lambda: (files("3", "three"), files("2", "two")) == (3, 2), "rates by file", WINDOW + 15)
+    tasks, parsing = known(scraped.read("3", release="three"))
+    small = telemetry.Pool("small", open=0, running=1, queued=0, scheduled=10)
+    assert tasks.pools == (telemetry.Pool("default_pool", open=97, running=2, queued=29, scheduled=8), small)
+    assert small.full
+    assert (tasks.queued, tasks.running) == ({"default": 29}, {"default": 2})
+    assert (tasks.open_slots, tasks.handed_out, tasks.parallelism) == (0, 32, 32)
+    assert tasks.duration == pytest.approx(64.940539 / 22, rel=0.05)
+    assert tasks.longest == 3.750219
+    assert tasks.critical == pytest.approx(0.12026 / 53, rel=0.05)
+    assert (parsing.files, parsing.queue, parsing.loop) == (3, 1, 12.5)
+    assert parsing.seconds == pytest.approx(1000 * 0.039306 / 35, rel=0.05)
+    assert 11.3 < parsing.oldest < 90
+    names = [item.name for item in parsing.slowest]
+    assert names == [f"dags_folder_{name}" for name in ("slow_000", "slow_006", "short_tasks")]
+    assert parsing.slowest[0].seconds == pytest.approx(1000 * 0.017461735 / 8, rel=0.05)
+    tasks, parsing = known(scraped.read("2", release="two"))
+    assert tasks.pools == (telemetry.Pool("default_pool", open=96, running=2, queued=30, scheduled=6),)
+    assert (tasks.queued, tasks.running, tasks.parallelism, tasks.busy_day) == ({}, {}, 32, None)
+    assert tasks.duration == pytest.approx(73.272 / 24, rel=0.05)
+    assert [item.name for item in parsing.slowest] == ["slow_000", "short_tasks"]
+    assert parsing.slowest[0].seconds == pytest.approx(15.479 / 7, rel=0.05)
+    assert parsing.seconds == pytest.approx(18.78 / 24, rel=0.05)
+
+
+def test_a_file_that_is_gone_is_not_counted_though_its_gauge_stays(scraped: Scraped) -> None:
+    gone = 'airflow_dag_processing_last_run_seconds_ago{dag_file="gone"} 7'
+    scraped.show(paged(gone, still=True, age=130, release="gone"))
+    scraped.show(paged(AIRFLOW_3, release="gone"), paged(gone, still=True, release="gone"))
+    scraped.wait(lambda: scraped.read("3", release="gone").parsing is not None, "rates")
+    parsing = scraped.read("3", release="gone").parsing
+    assert parsing is not None
+    assert parsing.files == 3
+
+
+def test_an_airflow_without_series_is_told(scraped: Scraped) -> None:
+    assert "has no series of this Airflow" in scraped.read("3", release="nowhere").problem
+
+
+def test_several_airflows_in_one_prometheus_are_told_and_a_label_singles_one_out(scraped: Scraped) -> None:
+    one = paged(AIRFLOW_3, fleet="both", namespace="one")
+    other = paged(AIRFLOW_2, fleet="both", namespace="other")
+    scraped.show(one, other)
+    scraped.wait(lambda: scraped.read("3", fleet="both", namespace="one").tasks is not None, "rates")
+    found = scraped.read("3", fleet="both")
+    assert (found.tasks, found.parsing) == (None, None)
+    assert "has series of 2 Airflows" in found.problem
+    assert "namespace=one" in found.problem
+    assert "spec.metrics.airflowMatchLabels" in found.problem
+    tasks = scraped.read("3", fleet="both", namespace="one").tasks
+    assert tasks is not None
+    assert tasks.waiting_in(None) == 29
+
+
+def test_gauges_whose_scheduler_has_stopped_are_not_believed(scraped: Scraped) -> None:
+    scraped.show(paged(AIRFLOW_3, still=True, release="stopped"))
+    scraped.show(paged(AIRFLOW_3, still=True, release="stopped"))
+    found = scraped.read("3", release="stopped")
+    assert (found.tasks, found.parsing) == (None, None)
+    assert found.problem.startswith("The scheduler's heartbeat has not moved for three minutes")
+
+
+# What containers do, as cAdvisor says it.
+
+
+def cadvisor(container: str) -> str:
+    """Lines of a real cAdvisor for one node and one container on it, and for the pod around it."""
+    labels = f'container="worker",id="/kubepods/burstable/pod1-2/{container}",name="{container}",namespace="n",pod="c0"'
+    around = 'container="",id="/kubepods/burstable/pod1-2",name="",namespace="n",pod="c0"'
+    return f"""
+container_cpu_usage_seconds_total{{container="",cpu="total",id="/",image="",name="",namespace="",pod=""}} 15
+machine_cpu_cores{{boot_id="b50d373b",machine_id="3d1219c7",system_uuid="3d1219c7"}} 2
+container_cpu_usage_seconds_total{{cpu="total",{labels}}} 5
+container_cpu_usage_seconds_total{{cpu="total",{around}}} 6
+container_cpu_cfs_periods_total{{{labels}}} 100
+container_cpu_cfs_throttled_periods_total{{{labels}}} 30
+container_memory_rss{{{labels}}} 4e8
+container_memory_working_set_bytes{{{labels}}} 5e8
+container_memory_working_set_bytes{{{around}}} 6e8
+"""
+
+
+def test_every_signal_of_containers_is_answered_by_container(scraped: Scraped) -> None:
+    key = ("c0", "worker", LIVING)
+    scraped.show(paged(cadvisor(LIVING), still=True, cluster="cpu"))
+    scraped.show(paged(cadvisor(LIVING), cluster="cpu"))
+    scraped.wait(lambda: all(scraped.ask(signal, cluster="cpu") for signal in signals.CONTAINERS), "rates")
+    assert scraped.ask(signals.CPU, cluster="cpu").keys() == {key}, "nor the pod, nor the node"
+    assert scraped.ask(signals.THROTTLED, cluster="cpu") == {key: pytest.approx(0.3, rel=0.05)}
+    assert scraped.ask(signals.ANONYMOUS, cluster="cpu") == {key: 4e8}
+    assert scraped.ask(signals.ANONYMOUS_DAY, cluster="cpu") == {key: 4e8}
+    share = scraped.ask(signals.NODE_CPU, cluster="cpu")[key] / scraped.ask(signals.CPU, cluster="cpu")[key]
+    assert share == pytest.approx(1.5, rel=0.5), "of the node's two cores, by all on it"
+
+
+def test_the_nodes_cpu_is_told_for_every_container_on_it(scraped: Scraped) -> None:
+    both = cadvisor(LIVING) + cadvisor(OTHER).replace('pod="c0"', 'pod="c1"').split("cores", 1)[1].split("\n", 1)[1]
+    scraped.show(paged(both, cluster="shared"))
+    scraped.wait(lambda: len(scraped.ask(signals.NODE_CPU, cluster="shared")) == 2, "rates")
+
+
+@pytest.mark.parametrize("signal", signals.MEMORY + signals.CONTAINERS + signals.AIRFLOW, ids=lambda one: one.name)
+def test_every_question_is_promql_whatever_the_labels_are(scraped: Scraped, signal: Signal) -> None:
+    for number, text in enumerate(("", *NASTY)):
+        labels = {} if not text else {"note": text}
+        metrics = api.Metrics(match_labels=labels, airflow_match_labels=labels, window_seconds=WINDOW + number)
+        asked_for(scraped.prometheus.url, signal, prometheus.scope(metrics, "no-such-namespace"))
+
+
+# One look, at the real API server.
+
+
+@pytest.fixture
+def airflow(control_plane: ControlPlane, needs: Callable[..., None]) -> Iterator[PlayedAirflow]:
+    """One worker that runs."""
+    needs("prometheus")
+    with played_airflow(control_plane, f"observed-{zlib.crc32(str(time.time()).encode()):08x}") as airflow:
+        airflow.deploy("worker", 1, {"limits": {"memory": "1Gi"}})
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not airflow.pods():
+            assert time.monotonic() < deadline, "the pod was never made"
+            time.sleep(0.1)
+        airflow.run_all()
+        yield airflow
+
+
+def looked(airflow: PlayedAirflow, url: str, now: datetime | None = None, source: str = "default") -> Observation:
+    """One observation."""
+
+    async def look() -> Observation:
+        spec = api.Spec.model_validate({"airflow": {"release": "airflow"}, "metrics": {"source": source}})
+        sources = {"default": Prometheus("default", Source(url=url))}
+        async with await Cluster.connect(airflow.control_plane.kubeconfig) as cluster:
+            return await observe.observe(
+                cluster, sources.get(source), None, spec, airflow.namespace, now or datetime.now(UTC)
+            )
+
+    return asyncio.run(look())
+
+
+def test_the_series_of_a_dead_container_are_not_those_of_the_living_one(
+    scraped: Scraped, airflow: PlayedAirflow
+) -> None:
+    def lines(container_id: str, kills: float, peak: float) -> list[Line]:
+        labels = {**labelled(name, container_id, namespace=airflow.namespace), "id": f"/kubepods/pod1/{container_id}"}
+        return [Line(KILLS, kills, labels, 1), Line(USED, 1e8, labels, 1), Line(PEAK, peak, labels, 1)]
+
+    (pod,) = airflow.pods()
+    name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
+    scraped.show(*lines(f"{uid}-0", 7, 1e9))
+    usage = looked(airflow, scraped.prometheus.url).workloads[0].pods[0].usage
+    assert usage.process_kills is not None
+    assert usage.peak is not None
+    assert (usage.process_kills.value, usage.peak.value) == (7, 1e9)
+    airflow.kill(pod)
+    usage = looked(airflow, scraped.prometheus.url).workloads[0].pods[0].usage
+    assert (usage.process_kills, usage.peak) == (None, None), "the series of the dead one linger"
+    scraped.show(*lines(f"{uid}-1", 0, 3e8))
+    seen = looked(airflow, scraped.prometheus.url)
+    usage = seen.workloads[0].pods[0].usage
+    assert usage.process_kills is not None
+    assert usage.peak is not None
+    assert (usage.process_kills.value, usage.peak.value) == (0, 3e8)
+    assert seen.metrics.state is MetricsState.FRESH
+    later = looked(airflow, scraped.prometheus.url, datetime.now(UTC) + timedelta(seconds=400))
+    assert later.metrics.state is MetricsState.STALE
+    assert later.workloads[0].pods[0].usage.peak is None
+
+
+def test_a_look_without_metrics_says_why_and_still_sees_the_pods(scraped: Scraped, airflow: PlayedAirflow) -> None:
+    absent = looked(airflow, scraped.prometheus.url)
+    assert absent.metrics.state is MetricsState.ABSENT
+    assert "spec.metrics.matchLabels" in absent.metrics.message
+    unanswered = looked(airflow, f"http://127.0.0.1:{free_port()}")
+    assert unanswered.metrics.state is MetricsState.UNAVAILABLE
+    assert "(no connection)" in unanswered.metrics.message
+    unknown = looked(airflow, scraped.prometheus.url, source="other")
+    assert "other is not one of the operator's" in unknown.metrics.message
+    assert absent.workloads == unanswered.workloads == unknown.workloads
+    assert len(absent.workloads[0].pods) == 1
+
+
+# Servers that are no Prometheus.
+
+
+def refusal(url: str, seconds: float = 10) -> str:
+    """The sentence of the error that a question to `url` ends in, within a second of the time limit."""
+    source = Prometheus("main", Source(url=url, timeout_seconds=seconds))
+    begun = time.monotonic()
+    with pytest.raises(Unavailable) as caught:
+        asyncio.run(source.ask(signals.PEAK, scoped()))
+    assert time.monotonic() - begun < seconds + 1
+    told = str(caught.value)
+    assert told.startswith("The metrics source main does not answer as a Prometheus does (")
+    return told.partition("(")[2].removesuffix(").")
+
+
+def test_a_source_that_is_not_there_is_told() -> None:
+    assert refusal(f"http://127.0.0.1:{free_port()}", 1) == "no connection"
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 422, 500, 503])
+def test_an_error_status_is_told_without_its_body_and_asked_only_once(status: int) -> None:
+    with serving(f"the body with {SECRET}", status) as server:
+        assert refusal(server.url) == f"status {status}"
+        assert len(server.asked) == 1
+
+
+def test_a_source_that_says_nothing_or_never_ends_keeps_nobody_longer_than_its_limit() -> None:
+    with serving(silent=True) as server:
+        assert refusal(server.url, 0.5) == "no answer in time"
+    with serving('{"status": "success"', drip=True) as server:
+        assert refusal(server.url, 0.5) == "no answer in time"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "<html>Sign in</html>",
+        "",
+        "[]",
+        "null",
+        "{}",
+        '{"status": "success"}',
+        '{"status": "success", "data": null}',
+        '{"data": {"result": null}}',
+        '{"data": {"resultType": "scalar", "result": [1700000000, "1"]}}',
+        '{"data": {"resultType": "string", "result": [1700000000, "body"]}}',
+        '{"data": {"result": "body"}}',
+        '{"data": {"result": [{"value": [0, "1"]}]}}',
+        '{"data": {"result": [{"metric": [], "value": [0, "1"]}]}}',
+        '{"data": {"result": [{"metric": {}, "value": [0]}]}}',
+        '{"data": {"result": [{"metric": {}, "value": [0, "body"]}]}}',
+        '{"data": {"result": [{"metric": {"pod": "w", "container": "c", "id": 7}, "value": [0, "1"]}]}}',
+        "[" * 100_000,
+    ],
+)
+def test_an_answer_of_another_form_is_told_without_its_words(body: str) -> None:
+    with serving(body) as server:
+        assert refusal(server.url) == "the answer has another form"
+
+
+def test_a_redirect_is_not_followed() -> None:
+    with serving(json.dumps(GOOD)) as second:
+        for status in (301, 302, 307, 308):
+            with serving("", status, headers={"Location": f"{second.url}/api/v1/query"}) as first:
+                assert refusal(first.url) == f"status {status}"
+        assert second.asked == []
+
+
+def test_the_token_is_read_anew_for_each_question_and_told_to_nobody(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    with serving(json.dumps(GOOD)) as server:
+        source = Prometheus("main", Source(url=server.url, bearer_token_file=file))
+
+        def ask() -> None:
+            asyncio.run(source.ask(signals.PEAK, scoped()))
+
+        for token in (f"{SECRET}-1", f"{SECRET}-2\n"):
+            file.write_text(token)
+            ask()
+            assert server.asked[-1][1]["Authorization"] == f"Bearer {token.strip()}"
+        for status, body in ((401, SECRET), (200, SECRET)):
+            server.status, server.body = status, body
+            with pytest.raises(Unavailable) as caught:
+                ask()
+            assert SECRET not in str(caught.value)
+        for text in (f"{SECRET}\n{SECRET}", "", f"{SECRET}ü"):
+            file.write_text(text)
+            with pytest.raises(Misconfigured, match="must be one line of ASCII: mend the file") as refused:
+                ask()
+            assert SECRET not in str(refused.value)
+        file.unlink()
+        with pytest.raises(Misconfigured, match="The token of the metrics source main cannot be read: No such file"):
+            ask()
+        assert len(server.asked) == 4
+        assert SECRET not in repr(source)
+
+
+def test_a_slow_source_delays_no_other_one() -> None:
+    async def both(slow: str, quick: str) -> float:
+        waiting = Prometheus("slow", Source(url=slow, timeout_seconds=3))
+        asks = [asyncio.create_task(waiting.ask(signals.PEAK, scoped())) for _ in range(40)]
+        await asyncio.sleep(0.2)
+        begun = time.monotonic()
+        await Prometheus("quick", Source(url=quick)).ask(signals.PEAK, scoped())
+        took = time.monotonic() - begun
+        for task in asks:
+            task.cancel()
+        await asyncio.gather(*asks, return_exceptions=True)
+        return took
+
+    with serving(silent=True) as slow, serving(json.dumps(GOOD)) as quick:
+        assert asyncio.run(both(slow.url, quick.url)) < 1
+
+
+def test_a_time_that_no_calendar_holds_is_no_reason_to_stop() -> None:
+    assert prometheus.moment(1e300).year == 9999
+    assert prometheus.moment(-5) == datetime.fromtimestamp(0, UTC)

@@ -1,0 +1,35 @@
+"""What the kernel itself says about a container of the real node: its limit and its kills, with no exporter between."""
+
+from pathlib import Path
+
+from testbed.node_remains import CGROUP_ROOT, hierarchies
+from testbed.processes import ProgramFailed
+
+
+def oom_kills(container_id: str) -> int:
+    """Return how many processes of the container the kernel has killed for want of memory."""
+    folder = _memory_cgroup(container_id)
+    name = "memory.events" if _is_v2(folder) else "memory.oom_control"
+    counts = dict(line.split() for line in (folder / name).read_text().splitlines())
+    return int(counts["oom_kill"])
+
+
+def memory_limit(container_id: str) -> int | None:
+    """Return the container's memory limit in bytes, None without one."""
+    folder = _memory_cgroup(container_id)
+    text = (folder / ("memory.max" if _is_v2(folder) else "memory.limit_in_bytes")).read_text().strip()
+    return None if text == "max" or int(text) >= 2**62 else int(text)
+
+
+def _memory_cgroup(container_id: str) -> Path:
+    """Find the container's cgroup by the id of its status (`containerd://...`)."""
+    name = container_id.rpartition("/")[2]
+    for hierarchy in hierarchies():
+        if hierarchy.name in {"memory", "cgroup"}:
+            for folder in (hierarchy / CGROUP_ROOT).rglob(name):
+                return folder
+    raise ProgramFailed(f"no memory cgroup for the container {container_id}")
+
+
+def _is_v2(folder: Path) -> bool:
+    return (folder / "memory.max").exists()

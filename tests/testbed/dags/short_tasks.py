@@ -1,0 +1,52 @@
+"""Runs of many short tasks that sleep, burn CPU or hold memory; nothing in the DAGs holds them back but their pool."""
+
+# Airflow lives in an environment of its own, so its types are unknown here.
+# mypy: disable-error-code="import-not-found,untyped-decorator"
+
+import time
+
+try:
+    from airflow.sdk import dag, get_current_context, task
+except ImportError:  # Airflow 2
+    from airflow.decorators import dag, task
+    from airflow.operators.python import get_current_context
+
+# A task's pool cannot come from a run's params, so there is one DAG per pool.
+POOLS = {"short_tasks": "default_pool", "short_tasks_small_pool": "small"}
+
+PARAMS = {
+    "count": 20,  # how many tasks
+    "seconds": 1,  # how long each one takes
+    "burn": False,  # burn that many seconds of CPU in place of sleeping
+    "mebibytes": 0,  # memory that each one holds, every page written
+}
+
+
+def define(dag_id: str, pool: str) -> None:
+    """Define the DAG that runs `count` tasks side by side in this pool."""
+
+    @dag(dag_id=dag_id, schedule=None, catchup=False, max_active_tasks=256, params=PARAMS)
+    def short_tasks() -> None:
+        @task(retries=0)
+        def numbers() -> list[int]:
+            return list(range(get_current_context()["params"]["count"]))
+
+        @task(retries=0, pool=pool)
+        def work(number: int) -> str:
+            params = get_current_context()["params"]
+            held = bytearray(b"\x01") * (params["mebibytes"] * 2**20)
+            if params["burn"]:
+                end = time.process_time() + params["seconds"]
+                while time.process_time() < end:
+                    pass
+            else:
+                time.sleep(params["seconds"])
+            return f"task {number} held {len(held)} bytes"
+
+        work.expand(number=numbers())
+
+    short_tasks()
+
+
+for name, its_pool in POOLS.items():
+    define(name, its_pool)

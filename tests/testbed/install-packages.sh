@@ -1,0 +1,22 @@
+#!/bin/sh
+# Installs the Debian packages of packages.txt that are missing, and says so before it does.
+set -eu
+cd "$(dirname "$0")/../.."
+missing=
+for package in $(sed 's/#.*//' packages.txt); do
+  dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
+done
+if [ -z "$missing" ]; then
+  echo 'All Debian packages of packages.txt are installed.'
+  exit 0
+fi
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+  echo "Missing Debian packages:$missing. Run 'sudo make system' on Debian or Ubuntu." >&2
+  exit 1
+fi
+echo "Installing Debian packages:$missing"
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+# shellcheck disable=SC2086 # a list of words
+apt-get install -y -qq --no-install-recommends $missing >/dev/null
+echo 'Installed.'

@@ -1,0 +1,118 @@
+"""Prometheus and the StatsD exporter as ordinary processes on loopback ports."""
+
+import json
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from testbed.loopback import fetch
+from testbed.processes import Area, free_port
+from testbed.programs import program
+
+START_SECONDS = 30.0
+
+
+def _answers(url: str) -> bool:
+    return bool(fetch(url, timeout=5))
+
+
+class Prometheus:
+    """A Prometheus on a free port of this machine with the given scrape configs; as a context manager it runs."""
+
+    def __init__(
+        self,
+        area: Area,
+        scrape_configs: Sequence[Mapping[str, Any]],
+        interval: str = "5s",
+        address: str = "127.0.0.1",
+    ) -> None:
+        port = free_port()
+        self.url = f"http://{address}:{port}"
+        self.config = area.path / f"prometheus-{port}.json"
+        self._settings = {"global": {"scrape_interval": interval}, "scrape_configs": list(scrape_configs)}
+        self.program = area.program(
+            f"prometheus-{port}",
+            [
+                program("prometheus"),
+                f"--config.file={self.config}",
+                f"--storage.tsdb.path={area.path / f'prometheus-{port}'}",
+                f"--web.listen-address={address}:{port}",
+                "--web.enable-lifecycle",
+            ],
+        )
+
+    def start(self) -> Self:
+        """Starts it; returns when it answers queries."""
+        self.config.write_text(json.dumps(self._settings, indent=2))  # JSON is YAML
+        self.program.start()
+        try:
+            self.program.wait_until(lambda: _answers(f"{self.url}/-/ready"), "Prometheus to be ready", START_SECONDS)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Stops it; its data stays in the area."""
+        self.program.stop()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def query(self, promql: str) -> list[dict[str, Any]]:
+        """Returns the result of an instant query: one entry with `metric` and `value` per series."""
+        url = f"{self.url}/api/v1/query?" + urllib.parse.urlencode({"query": promql})
+        result: list[dict[str, Any]] = json.loads(fetch(url))["data"]["result"]
+        return result
+
+
+class StatsdExporter:
+    """A statsd_exporter: StatsD packets in by UDP on `address:udp_port`, metrics out by HTTP at `url`."""
+
+    def __init__(self, area: Area, mapping: Path, address: str = "127.0.0.1") -> None:
+        self.udp_port = free_port()
+        self.http_port = free_port()
+        self.url = f"http://{address}:{self.http_port}"
+        self.program = area.program(
+            f"statsd_exporter-{self.udp_port}",
+            [
+                program("statsd_exporter"),
+                f"--statsd.mapping-config={mapping}",
+                f"--statsd.listen-udp={address}:{self.udp_port}",
+                "--statsd.listen-tcp=",
+                f"--web.listen-address={address}:{self.http_port}",
+            ],
+        )
+
+    def start(self) -> Self:
+        """Starts it; returns when it serves metrics."""
+        self.program.start()
+        try:
+            self.program.wait_until(lambda: _answers(f"{self.url}/metrics"), "statsd_exporter to serve", START_SECONDS)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Stops it."""
+        self.program.stop()
+
+    def metrics(self) -> str:
+        """Returns what it serves now, in Prometheus' text format."""
+        return fetch(f"{self.url}/metrics").decode()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()

@@ -1,0 +1,50 @@
+"""Long experiments: `make prove CASE=name`. Figures go to docs/evidence/<name>.md with commit and date, as they are."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from testbed import experiments, slot_experiments
+
+ROOT = Path(__file__).parents[2]
+EVIDENCE = ROOT / "docs" / "evidence"
+
+CASES: dict[str, Callable[[], str]] = {
+    "process-kill": experiments.process_kill,
+    "container-kill": experiments.container_kill,
+    "turn-cost": experiments.turn_cost,
+    "slots": slot_experiments.slots,
+    "slots-held": slot_experiments.held,
+    "slots-changes": slot_experiments.slot_changes,
+    "parsing": slot_experiments.parsing,
+}
+
+
+def main() -> None:
+    """Run one case and write its page."""
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name not in CASES:
+        told = "\n".join(f"  make prove CASE={case:16} {function.__doc__}" for case, function in CASES.items())
+        sys.exit(f"Name one of these experiments:\n{told}")
+    function = CASES[name]
+    text = function()
+    commit = _git("rev-parse", "--short", "HEAD") + (
+        " with uncommitted changes" if _git("status", "--porcelain") else ""
+    )
+    page = EVIDENCE / f"{name}.md"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    title = str(function.__doc__).splitlines()[0]
+    stamp = f"`make prove CASE={name}` at commit {commit}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC."
+    page.write_text(f"# {title}\n\n{stamp}\n\n{text.rstrip()}\n")
+    sys.stdout.write(f"{text}\nWritten to {page.relative_to(ROOT)}\n")
+
+
+def _git(*words: str) -> str:
+    answer = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or ("" if words[0] == "status" else "unknown")
+
+
+if __name__ == "__main__":
+    main()
