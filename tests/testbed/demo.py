@@ -238,9 +238,9 @@ def late(real: RealAirflow) -> bool:
 
 
 def cores(real: RealAirflow, pod: str) -> float:
-    """Cores that the dag-processor in a pod takes, over half a minute; 0 when it is not known yet."""
+    """Cores that the dag-processor in a pod takes, over a minute; 0 when it is not known yet."""
     series = f'container_cpu_usage_seconds_total{{pod="{pod}",container="dag-processor"}}'
-    found = real.prometheus.query(f"rate({series}[40s]) and count_over_time({series}[40s]) > 3")
+    found = real.prometheus.query(f"rate({series}[1m]) and count_over_time({series}[1m]) > 2")
     return float(found[0]["value"][1]) if found else 0.0
 
 

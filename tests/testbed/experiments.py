@@ -133,11 +133,17 @@ def turn_cost() -> str:
             operator_process.install_chart(control_plane, prometheus.url)
             account = area.path / "account.kubeconfig"
             control_plane.kubeconfig_for_service_account(NAMESPACE, RELEASE, account)
-            rows = [_cost(control_plane, account, prometheus.url, count) for count in (1, 10, 100)]
+            rows = [
+                _cost(control_plane, account, prometheus.url, count, slots=slots)
+                for slots in (False, True)
+                for count in (1, 10, 100)
+            ]
     finally:
         area.clean()
-    table = ["| workers | API calls | PromQL questions | seconds |", "|---|---|---|---|"]
-    table += [f"| {count} | {calls} | {asked} | {seconds:.2f} |" for count, calls, asked, seconds in rows]
+    table = ["| tuned | workers | API calls | PromQL questions | seconds |", "|---|---|---|---|---|"]
+    table += [
+        f"| {what} | {count} | {calls} | {asked} | {seconds:.2f} |" for what, count, calls, asked, seconds in rows
+    ]
     return (
         "A turn reads the policy, lists Deployments, StatefulSets and pods, and asks each signal once.\n"
         "Between turns (30 s apart when nothing happens) one PromQL question every 3 s asks for killed processes, and\n"
@@ -247,13 +253,17 @@ def _kernel_log() -> Iterator[Callable[[], float | None]]:
         yield killed
 
 
-def _cost(control_plane: ControlPlane, account: Path, url: str, count: int) -> tuple[int, int, int, float]:
-    with played_airflow(control_plane, f"cost-{count}") as airflow:
+def _cost(
+    control_plane: ControlPlane, account: Path, url: str, count: int, *, slots: bool
+) -> tuple[str, int, int, int, float]:
+    with played_airflow(control_plane, f"cost-{count}-{'all' if slots else 'memory'}") as airflow:
         airflow.deploy("worker", count, RESOURCES)
         while len(airflow.pods()) < count:
             time.sleep(1)
-        airflow.policy()
-        return asyncio.run(_turns(account, airflow.namespace, url, count))
+        worker = {"name": "*", "memory": {"min": "256Mi", "max": "4Gi"}}
+        airflow.policy(workers=[{**worker, "concurrency": {"min": 2, "max": 16}}] if slots else [worker])
+        what = "memory and slots" if slots else "memory"
+        return (what, *asyncio.run(_turns(account, airflow.namespace, url, count)))
 
 
 async def _turns(account: Path, namespace: str, url: str, count: int) -> tuple[int, int, int, float]:
