@@ -226,6 +226,9 @@ def _target(item: Item, identity: str, *, paused: bool) -> TargetDecision:
     change = None
     if desired != in_force or (enforced and past.tuned is not None and not wanted):
         reason = step.reason if step else "Recommended"
+        if in_force.concurrency is None and desired.concurrency is not None:
+            # Not stated in the template: then as the workers say.
+            in_force = replace(in_force, concurrency=item.slots.slots)
         name = _name(identity, workload.target, reason, in_force, desired, now)
         change = Change(workload.target, name, reason, in_force, desired, why)
     tuned = _tuned(item, desired, change) if wanted else None

@@ -15,6 +15,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,6 @@ TASK_SECONDS = 4
 SLOW_FILES = 40
 SLOW_SECONDS = 0.3
 CORES = 0.5
-QUICK = {
-    "metrics": {"windowSeconds": 60},
-    "changes": {"restarts": {"allowed": True}, "maxStep": {"concurrencyPercent": 400}},
-}
-"""What differs from the example for a play of minutes: shorter averages, larger steps."""
 
 
 def main() -> None:
@@ -76,6 +72,16 @@ def values(limit: int) -> dict[str, Any]:
     }
 
 
+def quick(now: datetime) -> dict[str, Any]:
+    """What differs from the example for a play of minutes: shorter averages, larger steps, a window that is open."""
+    start, end = (now + timedelta(minutes=minutes) for minutes in (-10, 50))
+    window = {"start": f"{start:%H:%M}", "end": f"{end:%H:%M}", "timeZone": "UTC"}
+    return {
+        "metrics": {"windowSeconds": 60},
+        "changes": {"restarts": {"allowed": True, "window": window}, "maxStep": {"concurrencyPercent": 400}},
+    }
+
+
 def last_words(log: str) -> str:
     """What a task's log (JSON lines) says about memory."""
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
@@ -93,7 +99,7 @@ def _play(seed: int, *, keep: bool) -> None:
         show(kubectl("get", "pods", f"--namespace={NAMESPACE}"))
         say("")
         policy = yaml.safe_load(POLICY.read_text())
-        policy["spec"] |= QUICK
+        policy["spec"] |= quick(datetime.now(UTC))
         show(yaml.safe_dump(policy, sort_keys=False, default_flow_style=None, width=100))
         kubectl("apply", "-f", "-", input=json.dumps(policy))
         _heal(real, size)
@@ -192,7 +198,11 @@ def _parse(real: RealAirflow) -> None:
         running = [pod["metadata"]["name"] for pod in pods if pod["status"]["phase"] == "Running"]
         return str(running[0]) if running else ""
 
-    wait(lambda: bool(successor()), "the dag-processor was restarted: its successor is born with the interval", 60)
+    wait(
+        lambda: bool(successor()),
+        "inside its window, the dag-processor was restarted: its successor is born with the interval",
+        60,
+    )
     new = successor()
     show(f"{new}: {', '.join(f'{name}={value}' for name, value in environment_of(real, new).items())}")
     wait(lambda: 0 < cores(real, new) < CORES, "its CPU has fallen", 150)
