@@ -259,7 +259,8 @@ def _takes(real: RealAirflow, wanted: int) -> bool:
 
 def parsing() -> str:
     """Forty slow DAG files: interval, CPU and freshness before, after, and when the files are gone."""
-    rows, whys = [], []
+    rows: list[str] = []
+    whys: list[str] = []
     for line in (AIRFLOW_3, AIRFLOW_2):
         with tuned(line) as (real, _):
             _parsing_of(real, line, rows, whys)
