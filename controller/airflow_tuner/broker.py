@@ -35,6 +35,9 @@ CONNECT_SECONDS = 3.0
 CALLS = 4
 """Most calls under way at one broker. They have threads of their own, so that a hung broker delays nobody else."""
 
+SETTLED_SECONDS = 5.5
+"""Celery lets processes come and go up to 5 s late. Counts that differ longer do so for good, and hold nothing up."""
+
 LOOK_SECONDS = 0.1
 """Between two looks at a worker that changes."""
 
@@ -190,10 +193,16 @@ class _Talk:
 
         A task's process is, for about a millisecond, until it has said that it has begun.
         """
+        settled = time.monotonic() + SETTLED_SECONDS
+
+        def calm(old: _Pool, pool: _Pool) -> bool:
+            ended = pool.target in {None, pool.processes} or time.monotonic() > settled
+            return pool.begun == old.begun and ended
+
         return self._until(
             node,
             old,
-            lambda old, pool: pool.begun == old.begun and pool.target in {None, pool.processes},
+            calm,
             "begins tasks or ends processes all the time",
         )
 
