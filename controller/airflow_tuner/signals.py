@@ -155,6 +155,12 @@ QUEUES = Signal(
 _PARSED = 'airflow_dag_processing_last_run_seconds_ago{dag_file!="",$airflow}'
 # Airflow says it every 30 s for each file it knows. The gauge outlives its file: one that counts moves, or is new.
 _LIVING = f"((changes({_PARSED}[2m]) > 0) or ({_PARSED} unless {_PARSED} offset 2m))"
+# It comes late for a new file, whose own counter is there with its first parse.
+_COUNTED = (
+    'label_replace({{__name__=~"airflow_dag_processing_last_duration_.+_count",$airflow}}{offset},'
+    '"file","$$1","__name__","airflow_dag_processing_last_duration_(.+)_count")'
+)
+_NOW, _BEFORE = _COUNTED.format(offset=""), _COUNTED.format(offset=" offset $window")
 _BUSY = '(sum({__name__=~"airflow_pool_running_slots_.+",$airflow}))[1d:5m]'
 
 
@@ -175,12 +181,13 @@ RATES = {
     "parses": _rate("airflow_dag_processing_last_duration_count"),
     "parse_seconds": _rate("airflow_dag_processing_last_duration_sum"),
     "files": f"count({_LIVING})",
+    "parsed": f"count(({_NOW} unless on (file) {_BEFORE}) or ({_NOW} > on (file) {_BEFORE}))",
     "oldest": f"max(max_over_time({_PARSED}[$window]) and {_LIVING})",
 }
 """What each is: tasks started and ended per second, seconds of the ended ones per second, the longest task (99 %),
 runs of the scheduler's critical query per second and their seconds, heartbeats of three minutes, most slots busy at
-once within a day (and of how many looks, five minutes apart), parses per second and their seconds, files, and the most
-seconds that a file was not parsed."""
+once within a day (and of how many looks, five minutes apart), parses per second and their seconds, files, files that
+were parsed within the window, and the most seconds that a file was not parsed."""
 
 AIRFLOW_RATES = Signal(
     "rates",

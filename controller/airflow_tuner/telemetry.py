@@ -216,7 +216,7 @@ def _largest(gauges: tuple[Series, ...], name: str) -> int | None:
 def _parsing(
     gauges: tuple[Series, ...], rates: Mapping[str, float], slowest: tuple[Series, ...], line: str | None
 ) -> Parsing | None:
-    files, rate = rates.get("files", 0), rates.get("parses", 0)
+    files, rate = max(rates.get("files", 0), rates.get("parsed", 0)), rates.get("parses", 0)
     if files <= 0 or rate <= 0 or "parse_seconds" not in rates or line is None:
         return None
     factor = SECONDS_SENT_AS_MILLISECONDS if line == "3" else 1.0

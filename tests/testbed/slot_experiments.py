@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ DAG = "short_tasks"
 LIMIT = 800
 LONG = 120.0
 FORTY = 40
+LINES = tuple(line for line in (AIRFLOW_3, AIRFLOW_2) if os.environ.get("LINE", line.version) == line.version)
+"""Both, or the one that LINE names."""
 
 SPEC: dict[str, Any] = {
     "mode": "Enforce",
@@ -214,7 +217,7 @@ def slot_changes() -> str:
         settle(real)
         airflow.wait_for_dag(DAG)
         # A first decision, after which the bounds of the policy move the slots.
-        first = airflow.trigger(DAG, {"count": 30, "seconds": 10})
+        first = airflow.trigger(DAG, {"count": 20, "seconds": 8})
         airflow.wait_until(lambda: bool(changes(real, "SlotsExhausted")), "the first decision", LONG)
         airflow.wait_until(lambda: airflow.run_state(DAG, first) == "success", "the first run", 300)
         before = airflow.pods("worker")[0]["metadata"]["name"]
@@ -222,7 +225,7 @@ def slot_changes() -> str:
         airflow.wait_until(airflow.healthy, "a worker that was born tuned", LONG)
         pod = airflow.pods("worker")[0]["metadata"]["name"]
         born = next(iter(slots_of(real).values()))
-        runs = [airflow.trigger(DAG, {"count": 40, "seconds": 40}) for _ in range(2)]
+        runs = [airflow.trigger(DAG, {"count": 24, "seconds": 40}) for _ in range(2)]
         airflow.wait_until(lambda: tasks_in(real, runs[0], "running") > 1, "long tasks", LONG)
         for number, wanted in enumerate([4, 8, 3, 10, 2, 9, 5, 12, 4, 11, 2, 6, 3, 8, 5, 10, 2, 12, 4, 6], start=1):
             began = time.monotonic()
@@ -232,6 +235,8 @@ def slot_changes() -> str:
             busy = next(iter(slots_of(real).values()))
             rows.append(f"| {number} | {wanted} | {time.monotonic() - began:.1f} | {busy.processes} | {busy.busy} |")
             demo.say(rows[-1])
+            # Celery lets processes come and go up to 5 s late.
+            time.sleep(6)
         apply_policy(real)
         airflow.wait_until(
             lambda: all(airflow.run_state(DAG, run) in {"success", "failed"} for run in runs), "all runs", 1200
@@ -245,7 +250,7 @@ def slot_changes() -> str:
     tries = {one.try_number for one in tasks}
     table = ["| change | slots | seconds until it took no more | processes then | busy then |", "|---" * 5 + "|", *rows]
     return (
-        f"The worker was born tuned (autoscale on: {born.autoscaled}, {born.processes} slots). 80 tasks of 40 s. In\n"
+        f"The worker was born tuned (autoscale on: {born.autoscaled}, {born.processes} slots). 48 tasks of 40 s. In\n"
         f"the end: {len(tasks)} tasks in states {sorted(states)}, tries {sorted(tries)}; restarts {restarts},\n"
         f"the same pod: {same}; errors in the operator's log: {errors}. A worker that is to have fewer slots takes\n"
         "no more messages at once, and its processes end as their tasks do.\n\n" + "\n".join(table)
@@ -261,7 +266,7 @@ def parsing() -> str:
     """Forty slow DAG files: interval, CPU and freshness before, after, and when the files are gone."""
     rows: list[str] = []
     whys: list[str] = []
-    for line in (AIRFLOW_3, AIRFLOW_2):
+    for line in LINES:
         with tuned(line) as (real, _):
             _parsing_of(real, line, rows, whys)
     head = "| Airflow | files | interval (s) | parsed every (s) | at the latest (s) | CPU (core-seconds per hour) |"
@@ -277,7 +282,7 @@ def _parsing_of(real: RealAirflow, line: Line, rows: list[str], whys: list[str])
     cooldown = {"cooldown": {"parsingSeconds": 60}}
     apply_policy(real, dagProcessor=dag_processor, changes=cooldown)
     settle(real)
-    time.sleep(60)
+    time.sleep(30)
     rows.append(_parsed(real, line, "two files"))
     slow_files.write(real.airflow, FORTY, 0.3)
     real.airflow.wait_until(lambda: bool(changes(real, "ParsingOverloaded")), "the decision", 180)
@@ -287,13 +292,13 @@ def _parsing_of(real: RealAirflow, line: Line, rows: list[str], whys: list[str])
     old = real.airflow.pods("dag-processor")[0]["metadata"]["name"]
     apply_policy(real, dagProcessor=dag_processor, changes={**cooldown, "restarts": {"allowed": True}})
     _restarted(real, old)
-    time.sleep(180)
+    time.sleep(130)
     rows.append(_parsed(real, line, "forty more, after"))
     old = real.airflow.pods("dag-processor")[0]["metadata"]["name"]
     slow_files.remove(real.airflow)
     real.airflow.wait_until(lambda: bool(changes(real, "DagsStale")), "the way back", 360)
     _restarted(real, old)
-    time.sleep(90)
+    time.sleep(75)
     rows.append(_parsed(real, line, "gone again"))
     told = [f"{change['reason']}: {change['message']}" for change in real.policy_status()["history"]]
     whys.append(f"{line.version}, the history, newest first: {' / '.join(told)}")
