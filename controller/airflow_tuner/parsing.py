@@ -24,6 +24,10 @@ TOLERANCE = 1.2
 SPARE = 5
 """Seconds of the freshness objective left for what comes after the parse: serialising, and the next look."""
 
+ROUNDS = 1.5
+"""Rounds that `metrics.windowSeconds` must hold for their cost to be known (measured: at 118 s between rounds, one of
+60 s saw a fifteenth of it)."""
+
 WORTH = 0.2
 """Least relative change of the interval that is worth a restart."""
 
@@ -177,7 +181,9 @@ def _step(
     else:
         # Where one round follows the other without a pause, the interval is not what files wait for.
         pauses = _loop(found, _processes(before)) <= (1 - WORTH) * found.cycle
-        worth = pauses and interval <= (1 - WORTH) * (before.interval or found.cycle)
+        # Between two rounds parsing seems to cost nothing: that is no reason to parse more often.
+        whole = spec.metrics.window_seconds >= ROUNDS * (before.interval or 0)
+        worth = whole and pauses and interval <= (1 - WORTH) * (before.interval or found.cycle)
     after = replace(before, interval=interval if worth else before.interval, processes=processes)
     if after == before:
         return None

@@ -115,6 +115,12 @@ def test_a_change_of_less_than_a_fifth_is_not_worth_a_restart() -> None:
     assert turn(parsing_spec(low=480), stale()).reasons == ["DagsStale"]
 
 
+def test_a_window_shorter_than_a_round_and_a_half_lowers_nothing() -> None:
+    interval = stale().workloads[0].stated.interval or 0
+    for window, reasons in ((interval * 3 // 2 - 1, []), (interval * 3 // 2, ["DagsStale"])):
+        assert turn(parsing_spec(metrics={"windowSeconds": window}), stale()).reasons == reasons
+
+
 def test_overloaded_files_are_never_parsed_more_often_whatever_the_bounds_are() -> None:
     assert turn(parsing_spec(high=20), overloaded()).reasons == []
 

@@ -58,12 +58,12 @@ def parsing_spec(
     cpu: str = "500m",
     **fields: Any,  # noqa: ANN401 - any field of the spec
 ) -> api.Spec:
-    """A policy for how the dag-processor parses."""
+    """A policy for how the dag-processor parses, with a window that holds several rounds."""
     parsing: dict[str, Any] = {"intervalSeconds": {"min": low, "max": high}, "cpu": cpu}
     if processes is not None:
         parsing["processes"] = {"min": processes[0], "max": processes[1]}
     bounds = {"memory": {"min": "512Mi", "max": "4Gi"}, "parsing": parsing}
-    return spec(**{"workers": [], "dagProcessor": bounds, **fields})
+    return spec(**{"workers": [], "dagProcessor": bounds, "metrics": {"windowSeconds": 3600}, **fields})
 
 
 def memory(request: int | None, limit: int | None) -> Memory:
