@@ -155,12 +155,18 @@ QUEUES = Signal(
 _PARSED = 'airflow_dag_processing_last_run_seconds_ago{dag_file!="",$airflow}'
 # Airflow says it every 30 s for each file it knows. The gauge outlives its file: one that counts moves, or is new.
 _LIVING = f"((changes({_PARSED}[2m]) > 0) or ({_PARSED} unless {_PARSED} offset 2m))"
-# It comes late for a new file, whose own counter is there with its first parse.
-_COUNTED = (
-    'label_replace({{__name__=~"airflow_dag_processing_last_duration_.+_count",$airflow}}{offset},'
-    '"file","$$1","__name__","airflow_dag_processing_last_duration_(.+)_count")'
-)
-_NOW, _BEFORE = _COUNTED.format(offset=""), _COUNTED.format(offset=" offset $window")
+
+
+def _of_files(kind: str, offset: str = "") -> str:
+    """The parse timers of all files. The file is a part of the series' name, and becomes a label here."""
+    name = "airflow_dag_processing_last_duration_"
+    return (
+        f'label_replace({{__name__=~"{name}.+_{kind}",$airflow}}{offset},"file","$$1","__name__","{name}(.+)_{kind}")'
+    )
+
+
+# The gauge comes late for a new file, whose own counter is there with its first parse.
+_NOW, _BEFORE = _of_files("count"), _of_files("count", " offset $window")
 _BUSY = '(sum({__name__=~"airflow_pool_running_slots_.+",$airflow}))[1d:5m]'
 
 
@@ -198,11 +204,7 @@ AIRFLOW_RATES = Signal(
 
 
 def _by_file(kind: str) -> str:
-    name = "airflow_dag_processing_last_duration_"
-    return (
-        f'rate(label_replace({{__name__=~"{name}.+_{kind}",$airflow}},'
-        f'"file","$$1","__name__","{name}(.+)_{kind}")[$window:15s])'
-    )
+    return f"rate({_of_files(kind)}[$window:15s])"
 
 
 SLOWEST_FILES = Signal(
@@ -211,7 +213,6 @@ SLOWEST_FILES = Signal(
     "seconds for each parse (a thousandth of it on Airflow 3)",
     "no file can be named",
 )
-"""The file is a part of the series' name."""
 
 AIRFLOW = (GAUGES, QUEUES, AIRFLOW_RATES, SLOWEST_FILES)
 """Asked where slots or parsing are tuned."""
