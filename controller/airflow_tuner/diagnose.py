@@ -247,7 +247,7 @@ def parsing_overloaded(case: Case) -> Iterator[Finding]:
                 "DagParsingOverloaded",
                 Severity.WARNING,
                 item.workload.target,
-                f"{found.cause}: {found.told}{wanted}{advice}",
+                f"{found.cause}: {found.told}{wanted}{advice} {found.hold}".rstrip(),
                 case.seen.at,
             )
 

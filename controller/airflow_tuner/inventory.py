@@ -187,6 +187,7 @@ def _pod(pod: Object, container: str) -> Pod:
         memory=_memory(*_born(spec.get("resources") or {})),
         running=_memory(*_born(in_force)) if in_force is not None and "running" in (state.get("state") or {}) else None,
         container_id=str(state.get("containerID", "")).partition("://")[2],
+        started=_started(state),
         deaths=restarts,
         death=_death(state, restarts, _ended_from(metadata)),
         guaranteed=status.get("qosClass") == "Guaranteed",
@@ -202,6 +203,11 @@ def _pod(pod: Object, container: str) -> Pod:
         held=_held(metadata),
         resize_problem=_resize_problem(status),
     )
+
+
+def _started(state: Object) -> datetime | None:
+    at = ((state.get("state") or {}).get("running") or {}).get("startedAt")
+    return None if at is None else moment(at)
 
 
 def _death(state: Object, restarts: int, ended_from: datetime | None) -> Death | None:

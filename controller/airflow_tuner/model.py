@@ -59,6 +59,8 @@ class Usage:
     """Most anonymous memory within a day, in bytes."""
     cpu: Sample | None = None
     """Cores in use, averaged over the window."""
+    cpu_of_rounds: Sample | None = None
+    """The same, averaged over whole rounds of parsing."""
     throttled: Sample | None = None
     """Share of its scheduling periods in which the CPU limit held it back."""
     node_cpu: Sample | None = None
@@ -104,6 +106,8 @@ class Pod:
     running: Memory | None
     """What is in force for the container; `None` while it does not run."""
     container_id: str = ""
+    started: datetime | None = None
+    """Since when its container runs; `None` while it does not."""
     deaths: int = 0
     """Times the container has died, for any reason."""
     death: Death | None = None

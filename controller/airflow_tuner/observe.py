@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from airflow_tuner import api, inventory, prometheus, signals, telemetry
+from airflow_tuner import api, inventory, parsing, prometheus, signals, telemetry
 from airflow_tuner.brokers import Brokers
 from airflow_tuner.cluster import Cluster, path
 from airflow_tuner.errors import TunerError
@@ -33,18 +33,19 @@ async def observe(
     `known_line`: Airflow's major version as it was last known.
     """
     labels = spec.airflow.labels
-    deployments, sets, pods, asked = await asyncio.gather(
+    deployments, sets, pods = await asyncio.gather(
         cluster.list(path("apps/v1", "deployments", namespace), labels),
         cluster.list(path("apps/v1", "statefulsets", namespace), labels),
         cluster.list(path("v1", "pods", namespace), labels),
-        _asked(source, spec, namespace),
     )
     # The items of a list carry no kind.
     objects = [{**item, "kind": "Deployment"} for item in deployments]
     objects += [{**item, "kind": "StatefulSet"} for item in sets]
     line = inventory.line(objects, spec.airflow.version, known_line)
     seen = inventory.workloads(objects, pods, line)
-    slots, broker = await _slots(brokers, spec, namespace, seen)
+    asked, (slots, broker) = await asyncio.gather(
+        _asked(source, spec, namespace, parsing.rounds(spec, seen, line)), _slots(brokers, spec, namespace, seen)
+    )
     values, problem, airflow_problem = asked
     limit = timedelta(seconds=spec.metrics.stale_after_seconds)
     tunes = spec.tunes_slots or spec.tunes_parsing
@@ -78,7 +79,7 @@ def counts(seen: Observation) -> Counts:
     )
 
 
-async def _asked(source: Prometheus | None, spec: api.Spec, namespace: str) -> tuple[Values, str, str]:
+async def _asked(source: Prometheus | None, spec: api.Spec, namespace: str, rounds: int) -> tuple[Values, str, str]:
     """The answers, and what is wrong with those about containers, and with any about Airflow."""
     if source is None:
         told = f"The metrics source {spec.metrics.source} is not one of the operator's (chart value metrics.sources)."
@@ -86,7 +87,7 @@ async def _asked(source: Prometheus | None, spec: api.Spec, namespace: str) -> t
     tunes = spec.tunes_slots or spec.tunes_parsing
     wanted: tuple[Signal, ...] = signals.MEMORY + ((signals.CONTAINERS + signals.AIRFLOW) if tunes else ())
     try:
-        scope = prometheus.scope(spec.metrics, namespace)
+        scope = prometheus.scope(spec.metrics, namespace, rounds)
     except TunerError as error:
         return {}, str(error), str(error)
     answers = await asyncio.gather(*(source.ask(signal, scope) for signal in wanted), return_exceptions=True)
@@ -177,6 +178,7 @@ def _usage(pod: Pod, container: str, values: Values, now: datetime, limit: timed
         anonymous=sample(signals.ANONYMOUS),
         anonymous_day=sample(signals.ANONYMOUS_DAY),
         cpu=sample(signals.CPU),
+        cpu_of_rounds=sample(signals.CPU_OF_ROUNDS),
         throttled=sample(signals.THROTTLED),
         node_cpu=sample(signals.NODE_CPU),
     )

@@ -5,6 +5,7 @@ Airflow reads it at its start only, so a change costs a restart, and is made onl
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -24,9 +25,9 @@ TOLERANCE = 1.2
 SPARE = 5
 """Seconds of the freshness objective left for what comes after the parse: serialising, and the next look."""
 
-ROUNDS = 1.5
-"""Rounds that `metrics.windowSeconds` must hold for their cost to be known (measured: at 118 s between rounds, one of
-60 s saw a fifteenth of it)."""
+ROUNDS = 2
+"""Rounds over which their rate and cost are averaged at least: between two of them parsing costs nothing (measured: at
+118 s between rounds, 60 s saw a fifteenth of the cost)."""
 
 WORTH = 0.2
 """Least relative change of the interval that is worth a restart."""
@@ -63,14 +64,22 @@ def assess(spec: api.Spec, workload: Workload, past: Past, before: Values, seen:
         return Assessment(share=share, hold=hold)
     if (inside := _inside(wanted, workload, before)) is not None:
         return Assessment(share=share, step=inside)
-    if found is None or not pods or not all(pod.usage.cpu for pod in pods):
+    if found is None or not pods or not all(pod.usage.cpu_of_rounds for pod in pods):
         told = seen.airflow.problem or "How DAG files are parsed, or the CPU it takes, is not known."
         return Assessment(share=share, hold=told)
-    cpu = sum(pod.usage.cpu.value for pod in pods if pod.usage.cpu is not None)
+    cpu = sum(pod.usage.cpu_of_rounds.value for pod in pods if pod.usage.cpu_of_rounds is not None)
     facts = _right(spec, wanted, workload, before, Assessment(found, cpu, share), found, cpu)
-    hold = _waits(spec, workload, past, before, seen) if facts.cause else ""
+    hold = _waits(spec, workload, past, before, seen) or _young(spec, facts, workload, seen) if facts.cause else ""
     step = _step(spec, wanted, workload, before, facts) if facts.cause and not hold else None
     return replace(facts, hold=hold, step=step)
+
+
+def rounds(spec: api.Spec, workloads: Iterable[Workload], line: str | None) -> int:
+    """Seconds that hold `ROUNDS` rounds at the interval in force, and not less than `metrics.windowSeconds`."""
+    processors = [workload for workload in workloads if workload.component == "dag-processor"]
+    told = [environment.stated("dag-processor", pod.environment, line).interval for w in processors for pod in w.living]
+    intervals = [interval for interval in (*told, *(w.stated.interval for w in processors)) if interval is not None]
+    return max(spec.metrics.window_seconds, ROUNDS * max(intervals, default=0))
 
 
 def _untouchable(workload: Workload, line: str | None) -> str:
@@ -136,6 +145,15 @@ def _waits(spec: api.Spec, workload: Workload, past: Past, before: Values, seen:
     return ""
 
 
+def _young(spec: api.Spec, facts: Assessment, workload: Workload, seen: Observation) -> str:
+    """Why parsing is not made more frequent yet: a container that has just begun seems to cost little."""
+    since = max((pod.started for pod in workload.living if pod.started is not None), default=None)
+    needed = rounds(spec, [workload], seen.line)
+    if facts.cause != "DagsStale" or since is None or seen.at - since >= timedelta(seconds=needed):
+        return ""
+    return f"{short(workload.label)} runs since {since:%H:%M:%S}: what a round costs is known {needed} s after that."
+
+
 def _right(
     spec: api.Spec,
     wanted: api.Parsing,
@@ -181,9 +199,7 @@ def _step(
     else:
         # Where one round follows the other without a pause, the interval is not what files wait for.
         pauses = _loop(found, _processes(before)) <= (1 - WORTH) * found.cycle
-        # Between two rounds parsing seems to cost nothing: that is no reason to parse more often.
-        whole = spec.metrics.window_seconds >= ROUNDS * (before.interval or 0)
-        worth = whole and pauses and interval <= (1 - WORTH) * (before.interval or found.cycle)
+        worth = pauses and interval <= (1 - WORTH) * (before.interval or found.cycle)
     after = replace(before, interval=interval if worth else before.interval, processes=processes)
     if after == before:
         return None

@@ -115,8 +115,11 @@ class Prometheus:
         return request
 
 
-def scope(metrics: api.Metrics, namespace: str) -> Scope:
-    """Whose series are asked for; `Misconfigured` for a label that no series can have."""
+def scope(metrics: api.Metrics, namespace: str, rounds: int = 0) -> Scope:
+    """Whose series are asked for, and over how many seconds parsing is.
+
+    `Misconfigured` for a label that no series can have.
+    """
     # The namespace last: whoever writes a policy does not choose it.
     own = _matchers({**metrics.match_labels, "namespace": namespace})
     return Scope(
@@ -124,6 +127,7 @@ def scope(metrics: api.Metrics, namespace: str) -> Scope:
         cluster=_matchers(metrics.match_labels),
         airflow=_matchers({**metrics.match_labels, **metrics.airflow_match_labels}),
         window=metrics.window_seconds,
+        rounds=max(metrics.window_seconds, rounds),
     )
 
 

@@ -36,7 +36,7 @@ def looked(
     """A dag-processor that takes so many cores; its environment states interval and processes."""
     given = {INTERVAL: interval, PROCESSES: processes}
     told = {str(name): str(value) for name, value in given.items() if value is not None}
-    living = pod("airflow-dag-processor-1", usage=usage(cpu=cpu), environment=told)
+    living = pod("airflow-dag-processor-1", usage=usage(cpu_of_rounds=cpu), environment=told)
     stated = Values(interval=interval, processes=processes)
     workload = dag_processor(living, environment=told, stated=stated, **fields)
     return observed(workload, airflow=airflow(parsing=found), line=line)
@@ -60,7 +60,7 @@ def later(last: Turn, found: Parsing, cpu: float, *, seconds: float = 900, born:
     """So much later, the pod created anew with what was decided, and Airflow says this."""
     seen = reborn(last) if born else last.seen
     (workload,) = seen.workloads
-    pods = tuple(replace(one, usage=usage(cpu=cpu)) for one in workload.pods)
+    pods = tuple(replace(one, usage=usage(cpu_of_rounds=cpu)) for one in workload.pods)
     at = last.seen.at + timedelta(seconds=seconds)
     return replace(seen, at=at, workloads=(replace(workload, pods=pods),), airflow=airflow(parsing=found))
 
@@ -115,10 +115,24 @@ def test_a_change_of_less_than_a_fifth_is_not_worth_a_restart() -> None:
     assert turn(parsing_spec(low=480), stale()).reasons == ["DagsStale"]
 
 
-def test_a_window_shorter_than_a_round_and_a_half_lowers_nothing() -> None:
-    interval = stale().workloads[0].stated.interval or 0
-    for window, reasons in ((interval * 3 // 2 - 1, []), (interval * 3 // 2, ["DagsStale"])):
-        assert turn(parsing_spec(metrics={"windowSeconds": window}), stale()).reasons == reasons
+def test_rates_of_parsing_are_averaged_over_two_rounds_at_least() -> None:
+    policy = parsing_spec(metrics={"windowSeconds": 300})
+    for interval, seconds in ((None, 300), (150, 300), (151, 302), (600, 1200)):
+        assert parsing.rounds(policy, looked(None, interval=interval).workloads, "3") == seconds
+    first = turn(policy, looked(parsed(), 2.5))
+    assert parsing.rounds(policy, later(first, parsed(every=160), 0.5).workloads, "3") == 300
+    assert parsing.rounds(policy, [], "3") == 300
+
+
+def test_a_container_that_has_run_for_less_than_two_rounds_is_not_parsed_more_often() -> None:
+    policy = parsing_spec(metrics={"windowSeconds": 300})
+    (workload,) = stale().workloads
+    for seconds, reasons in ((1199, []), (1200, ["DagsStale"])):
+        pods = (replace(workload.pods[0], started=NOW - seconds * SECOND),)
+        last = turn(policy, replace(stale(), workloads=(replace(workload, pods=pods),)))
+        assert last.reasons == reasons
+        if not reasons:
+            assert last.findings[0].message.endswith(": what a round costs is known 1200 s after that.")
 
 
 def test_overloaded_files_are_never_parsed_more_often_whatever_the_bounds_are() -> None:
@@ -192,11 +206,11 @@ def test_a_policy_without_parsing_changes_nothing() -> None:
 
 def test_a_container_without_a_limit_gets_one_first() -> None:
     bare = dag_processor(
-        pod(request=None, limit=None, usage=usage(cpu=2.0)), request=None, limit=None, template=Memory()
+        pod(request=None, limit=None, usage=usage(cpu_of_rounds=2.0)), request=None, limit=None, template=Memory()
     )
     last = turn(parsing_spec(), observed(bare, airflow=airflow(parsing=parsed())))
     assert (last.reasons, last.target.tuned) == ([], None)
-    sized = replace(bare, pods=(replace(bare.pods[0], usage=usage(cpu=2.0, working_set=300)),))
+    sized = replace(bare, pods=(replace(bare.pods[0], usage=usage(cpu_of_rounds=2.0, working_set=300)),))
     first = turn(parsing_spec(), replace(last.seen, workloads=(sized,)), last.status)
     assert first.reasons == ["LimitsMissing"]
 
@@ -204,7 +218,10 @@ def test_a_container_without_a_limit_gets_one_first() -> None:
 def test_memory_outside_the_bounds_moves_inside_with_the_interval_as_admission_asks() -> None:
     last = turn(
         parsing_spec(),
-        observed(dag_processor(pod(request=100, usage=usage(cpu=2.0)), request=100), airflow=airflow(parsing=parsed())),
+        observed(
+            dag_processor(pod(request=100, usage=usage(cpu_of_rounds=2.0)), request=100),
+            airflow=airflow(parsing=parsed()),
+        ),
     )
     assert (last.reasons, last.request, last.limit) == (["ParsingOverloaded"], 512, 1024)
 

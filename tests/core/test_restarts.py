@@ -43,7 +43,7 @@ def window(start: str, end: str, zone: str = "UTC") -> api.Window:
 
 def parsing_waits(changes: dict[str, Any] | None = None, **fields: Any) -> Turn:  # noqa: ANN401 - any field of the pod
     """A dag-processor whose interval was decided, and which runs with the old one."""
-    living = pod("airflow-dag-processor-1", **{"usage": usage(cpu=2.0), **fields})
+    living = pod("airflow-dag-processor-1", **{"usage": usage(cpu_of_rounds=2.0), **fields})
     found = Parsing(40, 40 / 30, 2.0, None, None, 30)
     policy = parsing_spec(changes=ALLOWED if changes is None else changes)
     return turn(policy, observed(dag_processor(living), airflow=airflow(parsing=found)))

@@ -332,7 +332,8 @@ class _Life(RuleBasedStateMachine):
         if entry is None or (target.change is not None and target.change.reason in MAY_LOWER):
             return
         old = from_api(entry.recommended).memory
-        changed = from_api(entry.template).memory != whole(target.workload.template)
+        template = replace(target.workload.values, memory=whole(target.workload.template))
+        changed = from_api(entry.template) != template
         if changed or (old.limit or 0) > quantity.parse(self.bounds[1]):
             # Not in force, so that no change tells it.
             return

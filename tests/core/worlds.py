@@ -27,7 +27,7 @@ from airflow_tuner.model import (
 
 MI = 2**20
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
-SHARES = {"cpu", "throttled", "node_cpu"}
+SHARES = {"cpu", "cpu_of_rounds", "throttled", "node_cpu"}
 
 
 def spec(low: str = "512Mi", high: str = "4Gi", *, mode: str = "Enforce", **fields: Any) -> api.Spec:  # noqa: ANN401 - any field of the spec
@@ -58,12 +58,12 @@ def parsing_spec(
     cpu: str = "500m",
     **fields: Any,  # noqa: ANN401 - any field of the spec
 ) -> api.Spec:
-    """A policy for how the dag-processor parses, with a window that holds several rounds."""
+    """A policy for how the dag-processor parses."""
     parsing: dict[str, Any] = {"intervalSeconds": {"min": low, "max": high}, "cpu": cpu}
     if processes is not None:
         parsing["processes"] = {"min": processes[0], "max": processes[1]}
     bounds = {"memory": {"min": "512Mi", "max": "4Gi"}, "parsing": parsing}
-    return spec(**{"workers": [], "dagProcessor": bounds, "metrics": {"windowSeconds": 3600}, **fields})
+    return spec(**{"workers": [], "dagProcessor": bounds, **fields})
 
 
 def memory(request: int | None, limit: int | None) -> Memory:

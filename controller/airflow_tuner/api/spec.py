@@ -71,7 +71,8 @@ class Metrics(Model):
     stale_after_seconds: Annotated[int, Field(ge=30, le=3600)] = 300
     """Age in seconds from which a sample no longer counts: what rests on it is then not changed."""
     window_seconds: Annotated[int, Field(ge=30, le=3600)] = 300
-    """Seconds over which rates are averaged (CPU, task durations, parsing); at least four scrape intervals."""
+    """Seconds over which rates are averaged (CPU, task durations, parsing); at least four scrape intervals.
+    Those of parsing are averaged over two rounds, where that is longer."""
 
 
 class Objectives(Model):
