@@ -32,8 +32,8 @@ lint: $(READY) ## ruff, import-linter, generated files, lock files
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports --no-cache
-	@$(BIN)/airflow-tuner crd --check crds/tuningpolicies.yaml
-	@$(BIN)/airflow-tuner crd --check charts/airflow-tuner/files/tuningpolicies.yaml
+	@$(BIN)/airflow-tuner crd --check crds
+	@$(BIN)/airflow-tuner crd --check charts/airflow-tuner/files
 	@$(BIN)/airflow-tuner reference --check docs/policy-reference.md
 	@if grep -nE '(https?|ssh)://' requirements/*; then echo 'lock files must carry no addresses'; exit 1; fi
 
@@ -43,12 +43,12 @@ type: $(READY) ## mypy --strict
 
 .PHONY: crd
 crd: $(READY) ## Generate crds/ and the policy reference from the models
-	@$(BIN)/airflow-tuner crd > crds/tuningpolicies.yaml
+	@$(BIN)/airflow-tuner crd --write crds
 	@$(BIN)/airflow-tuner reference > docs/policy-reference.md
 
 .PHONY: chart
-chart: crd ## Copy the generated definition into the chart, and lint it
-	@cp crds/tuningpolicies.yaml charts/airflow-tuner/files/tuningpolicies.yaml
+chart: crd ## Copy the generated definitions into the chart, and lint it
+	@cp crds/*.yaml charts/airflow-tuner/files/
 	@$(BIN)/python -m pytest -q tests/chart
 
 .PHONY: prove

@@ -164,10 +164,18 @@ def explain_command(target: str, **where: Any) -> None:  # noqa: ANN401 - the op
 
 
 @main.command("crd")
-@click.option("--check", type=click.Path(path_type=Path), help="Fail if this file differs from what is generated.")
-def custom_resource_definition(check: Path | None) -> None:
-    """Print the custom resource definition of TuningPolicy."""
-    _print_or_compare(crd.rendered(), check)
+@click.option("--check", type=click.Path(path_type=Path), help="Fail if a file of this folder differs.")
+@click.option("--write", type=click.Path(path_type=Path, file_okay=False), help="Write one file each to this folder.")
+def custom_resource_definitions(check: Path | None, write: Path | None) -> None:
+    """Print the custom resource definitions."""
+    texts = {f"{plural}.yaml": crd.rendered(plural) for plural in crd.DEFINITIONS}
+    for name, text in texts.items():
+        if write is not None:
+            (write / name).write_text(text)
+        elif check is not None:
+            _print_or_compare(text, check / name)
+    if write is None and check is None:
+        click.echo("---\n".join(texts.values()), nl=False)
 
 
 @main.command("reference")

@@ -5,6 +5,7 @@ Its errors leave this module as ours: no answer is `Unavailable`, a conflict `St
 
 import asyncio
 import json
+import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from kubernetes.aio import client, config
 from airflow_tuner import api
 from airflow_tuner.errors import Misconfigured, Refused, Stale, Unavailable
 from airflow_tuner.inventory import FIELD_MANAGER
+from airflow_tuner.sentence import short
 
 Object = dict[str, Any]
 
@@ -29,6 +31,9 @@ WATCH_SECONDS = 240
 
 STRATEGIC = "application/strategic-merge-patch+json"
 MERGE = "application/merge-patch+json"
+_LABEL = re.compile(r"([a-z0-9][-a-z0-9.]{0,252}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+_OPERATOR = re.compile(r"[,=!<>()]")
 _CONFLICT, _GONE, _NOT_FOUND, _TOO_MANY, _SERVER = 409, 410, 404, 429, 500
 
 
@@ -42,6 +47,11 @@ def path(group: str, plural: str, namespace: str = "", name: str = "", subresour
 def policy_path(namespace: str, name: str = "", subresource: str = "") -> str:
     """The path of a TuningPolicy."""
     return path(f"{api.GROUP}/{api.VERSION}", api.PLURAL, namespace, name, subresource)
+
+
+def checkpoint_path(namespace: str, name: str = "") -> str:
+    """The path of a TuningCheckpoint."""
+    return path(f"{api.GROUP}/{api.VERSION}", api.CHECKPOINT_PLURAL, namespace, name)
 
 
 class Cluster:
@@ -176,7 +186,14 @@ def _in_cluster() -> bool:
 
 
 def selector(labels: Mapping[str, str]) -> str:
-    """Labels as a selector for the API server."""
+    """Labels as a selector for the API server; `Misconfigured` for what would select something else than labels.
+
+    A name that is none and has no operator in it is left to the API server, which refuses it.
+    """
+    for key, value in labels.items():
+        if not _LABEL_VALUE.fullmatch(value) if _LABEL.fullmatch(key) else _OPERATOR.search(key):
+            msg = f"spec.airflow: no label can be {short(key)!r} with the value {short(value)!r}: correct it."
+            raise Misconfigured(msg)
     return ",".join(f"{key}={value}" for key, value in labels.items())
 
 

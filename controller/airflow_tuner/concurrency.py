@@ -27,6 +27,9 @@ IDLE = timedelta(days=1)
 IDLE_MARGIN = 1.25
 """Slots are idle beyond this times the most that were busy at once."""
 
+ENDURED = timedelta(days=7)
+"""Slots that a kill at the policy's largest limit took are given back to the rule after this long."""
+
 SET = (api.EnvName.CONCURRENCY, api.EnvName.AUTOSCALE)
 
 
@@ -257,8 +260,10 @@ def _no_more(group: _Group, found: Flow, tasks: Tasks, carried: Footprint, *, sh
 
 def _room(group: _Group, carried: Footprint) -> int:
     """Slots that memory.max carries: as the model says, and as kills at that limit have shown."""
-    room, endured = carried.most(group.bounds.max, group.slots), group.past.endured
+    room, endured, at = carried.most(group.bounds.max, group.slots), group.past.endured, group.past.endured_at
     if endured is None or endured.concurrency is None or (endured.memory.limit or 0) < group.bounds.max:
+        return room
+    if at is not None and group.seen.at - at > ENDURED:
         return room
     return min(room, endured.concurrency)
 
@@ -289,8 +294,12 @@ def _carrying(group: _Group, carried: Footprint, slots: int) -> Memory:
 
 def _idle(group: _Group, found: Flow, tasks: Tasks) -> Step | None:
     """Slots that stood idle for a day are lowered, a step a day. Known where one group serves all queues."""
-    slots, busy, changed = group.slots, tasks.busy_day, group.past.slots_changed
-    if busy is None or not group.alone or found.slots <= IDLE_MARGIN * busy or group.before.memory.limit is None:
+    slots, changed = group.slots, group.past.slots_changed
+    if tasks.busy_day is None:
+        return None
+    # The day is looked at every five minutes, which may have missed what runs now.
+    busy = max(tasks.busy_day, found.running)
+    if not group.alone or found.slots <= IDLE_MARGIN * busy or group.before.memory.limit is None:
         return None
     if changed is not None and group.seen.at - changed < IDLE:
         return None

@@ -21,13 +21,14 @@ _COLUMNS: tuple[tuple[str, str, str, int, str], ...] = (
 )
 
 
-def schema(model: type[api.TuningPolicy] = api.TuningPolicy) -> Schema:
-    """The structural OpenAPI v3 schema of the resource; `TypeError` names the path of what has no such form."""
+def schema(model: type[api.Model] = api.TuningPolicy) -> Schema:
+    """The structural OpenAPI v3 schema of a resource; `TypeError` names the path of what has no such form."""
     document = model.model_json_schema(by_alias=True, mode="validation")
     definitions = document.pop("$defs", {})
     whole = _structural(document, definitions, "", ())
     # A status says what was written and nothing more; a default would be added to it at every write.
-    whole["properties"]["status"] = _without_defaults(whole["properties"]["status"])
+    for name in {"status", "memory"} & whole["properties"].keys():
+        whole["properties"][name] = _without_defaults(whole["properties"][name])
     return whole
 
 
@@ -106,48 +107,55 @@ def undocumented(node: Schema, path: str = "") -> list[str]:
 
 
 def definition() -> Schema:
-    """The CustomResourceDefinition."""
+    """The CustomResourceDefinition of TuningPolicy."""
     columns = [
         {"name": name, "type": kind, "jsonPath": path, "priority": priority} | ({"description": text} if text else {})
         for name, kind, path, priority, text in _COLUMNS
     ]
-    top = schema()
+    names = {
+        "kind": api.KIND,
+        "listKind": f"{api.KIND}List",
+        "plural": api.PLURAL,
+        "singular": api.SINGULAR,
+        "shortNames": [api.SHORT_NAME],
+        "categories": ["airflow"],
+    }
+    more = {"subresources": {"status": {}}, "additionalPrinterColumns": columns}
+    return _definition(schema(), names, more)
+
+
+def checkpoint_definition() -> Schema:
+    """The CustomResourceDefinition of TuningCheckpoint."""
+    names = {
+        "kind": api.CHECKPOINT_KIND,
+        "listKind": f"{api.CHECKPOINT_KIND}List",
+        "plural": api.CHECKPOINT_PLURAL,
+        "singular": api.CHECKPOINT_SINGULAR,
+    }
+    return _definition(schema(api.TuningCheckpoint), names, {})
+
+
+def _definition(top: Schema, names: Schema, more: Schema) -> Schema:
     top["properties"] = {
         "apiVersion": {"type": "string", "description": "Version of the form of this object."},
         "kind": {"type": "string", "description": "Kind of this object."},
         "metadata": {"type": "object"},
         **top["properties"],
     }
+    version = {"name": api.VERSION, "served": True, "storage": True, **more, "schema": {"openAPIV3Schema": top}}
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{api.PLURAL}.{api.GROUP}"},
-        "spec": {
-            "group": api.GROUP,
-            "scope": "Namespaced",
-            "names": {
-                "kind": api.KIND,
-                "listKind": f"{api.KIND}List",
-                "plural": api.PLURAL,
-                "singular": api.SINGULAR,
-                "shortNames": [api.SHORT_NAME],
-                "categories": ["airflow"],
-            },
-            "versions": [
-                {
-                    "name": api.VERSION,
-                    "served": True,
-                    "storage": True,
-                    "subresources": {"status": {}},
-                    "additionalPrinterColumns": columns,
-                    "schema": {"openAPIV3Schema": top},
-                }
-            ],
-        },
+        "metadata": {"name": f"{names['plural']}.{api.GROUP}"},
+        "spec": {"group": api.GROUP, "scope": "Namespaced", "names": names, "versions": [version]},
     }
 
 
-def rendered() -> str:
-    """The definition as the YAML that lies in `crds/`."""
-    text: str = yaml.safe_dump(definition(), sort_keys=False, width=120)
-    return f"# Generated from controller/airflow_tuner/api.py by `make crd`. Do not edit.\n{text}"
+DEFINITIONS = {api.PLURAL: definition, api.CHECKPOINT_PLURAL: checkpoint_definition}
+"""By the names of the files in `crds/`."""
+
+
+def rendered(plural: str = api.PLURAL) -> str:
+    """A definition as the YAML that lies in `crds/`."""
+    text: str = yaml.safe_dump(DEFINITIONS[plural](), sort_keys=False, width=120)
+    return f"# Generated from controller/airflow_tuner/api by `make crd`. Do not edit.\n{text}"

@@ -4,8 +4,9 @@ Pure and level-based: the same observation and the same memory of the past give 
 was made and is observed again changes nothing. Nothing here ever lowers what a running pod has.
 """
 
+import functools
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -88,42 +89,65 @@ def remembered(prior: api.Status, target: str) -> Past:
     """What the status remembers of a target."""
     entry = next((item for item in prior.targets if item.name == target), None)
     tuned = next((item for item in prior.tuned if item.target == target), None)
-    changes = [change for change in prior.history if change.target == target]
-    answer = next((change for change in changes if change.reason == "OutOfMemory"), None)
-    changed = datetime.fromisoformat(changes[0].time) if changes else None
-    raised = None
-    if answer is not None:
-        raised = kills.Raise(datetime.fromisoformat(answer.time), from_api(answer.from_).memory.limit)
-    elif tuned is not None and entry is not None and not changes:
-        # Changes of other targets have pushed it out of the history: the worst case is taken to be an answer to a kill.
-        changed = datetime.fromisoformat(tuned.since)
-        raised = kills.Raise(changed, from_api(entry.template).memory.limit)
-    fewer = next((change for change in changes if change.reason == "MemoryBound"), None)
-    slots_changed = _last(changes, lambda change: change.from_.concurrency != change.to.concurrency)
-    parsing_changed = _last(
-        changes,
-        lambda change: (
-            change.from_.parsing_interval_seconds != change.to.parsing_interval_seconds
-            or change.from_.parsing_processes != change.to.parsing_processes
-        ),
-    )
-    return Past(
+    past = Past(
         template=None if entry is None else from_api(entry.template),
         desired=None if entry is None else from_api(entry.recommended),
         why="" if entry is None else entry.why.removeprefix(PAUSED),
         answered=() if entry is None else tuple(entry.answered),
         tuned=tuned,
-        changed=changed,
-        slots_changed=slots_changed or (changed if tuned is not None and not changes else None),
-        parsing_changed=parsing_changed or (changed if tuned is not None and not changes else None),
-        raised=raised,
-        endured=None if fewer is None else from_api(fewer.to),
+    )
+    moments = moments_of(prior, target)
+    return past if moments is None else _dated(past, moments)
+
+
+def moments_of(prior: api.Status, target: str) -> api.Moments | None:
+    """When what of a target was last changed; `None` where it never was."""
+    entry = next((item for item in prior.targets if item.name == target), None)
+    if entry is not None and entry.changed is not None:
+        return entry.changed
+    # The status of an older operator: from its history.
+    changes = [change for change in reversed(prior.history) if change.target == target]
+    if changes:
+        return functools.reduce(moved, changes, api.Moments())
+    tuned = next((item for item in prior.tuned if item.target == target), None)
+    if entry is None or tuned is None:
+        return None
+    # Changes of other targets have pushed it out: the worst case is taken to be an answer to a kill.
+    since, limit = tuned.since, entry.template.limit
+    return api.Moments(any=since, slots=since, parsing=since, out_of_memory=since, limit_before=limit)
+
+
+def moved(moments: api.Moments, change: api.Change) -> api.Moments:
+    """`moments` after one more change."""
+    old, new = change.from_, change.to
+    told: dict[str, object] = {"any": change.time}
+    if old.concurrency != new.concurrency:
+        told["slots"] = change.time
+    if (old.parsing_interval_seconds, old.parsing_processes) != (new.parsing_interval_seconds, new.parsing_processes):
+        told["parsing"] = change.time
+    if change.reason == "OutOfMemory":
+        told |= {"out_of_memory": change.time, "limit_before": old.limit}
+    if change.reason == "MemoryBound":
+        told |= {"memory_bound": change.time, "endured": new}
+    return moments.model_copy(update=told)
+
+
+def _dated(past: Past, moments: api.Moments) -> Past:
+    """`past` with the times of its changes."""
+    at, before = _moment(moments.out_of_memory), moments.limit_before
+    return replace(
+        past,
+        changed=_moment(moments.any),
+        slots_changed=_moment(moments.slots),
+        parsing_changed=_moment(moments.parsing),
+        raised=None if at is None else kills.Raise(at, None if before is None else quantity.parse(before)),
+        endured=None if moments.endured is None else from_api(moments.endured),
+        endured_at=_moment(moments.memory_bound),
     )
 
 
-def _last(changes: Sequence[api.Change], wanted: Callable[[api.Change], bool]) -> datetime | None:
-    """When the last change of this kind was; the newest stand first."""
-    return next((datetime.fromisoformat(change.time) for change in changes if wanted(change)), None)
+def _moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
 
 
 def adopted(past: Past, workload: Workload, line: str | None) -> Past:
@@ -340,6 +364,8 @@ def _released(
         )
         after = templates.get(entry.target, Values())
         why = "the mode is Recommend" if spec.mode is api.Mode.RECOMMEND else "the policy no longer names it"
+        if seen.elder:
+            why = f"the older TuningPolicy {short(seen.elder)} tunes this Airflow"
         message = f"Released: {why}. New pods follow the template again; running pods are left as they are."
         name = _name(identity, entry.target, "Released", before, after, seen.at)
         ended.append(Change(entry.target, name, "Released", before, after, message))

@@ -51,6 +51,19 @@ def diagnose(spec: api.Spec, seen: Observation, prior: api.Status) -> tuple[Find
     )
 
 
+def another_policy_acts(case: Case) -> Iterator[Finding]:
+    """An older policy tunes the same Airflow: two would undo each other's changes."""
+    if elder := case.seen.elder:
+        yield Finding(
+            "AnotherPolicyActs",
+            Severity.WARNING,
+            "policy",
+            f"The older TuningPolicy {short(elder)} tunes this Airflow. This one only recommends, until that one is "
+            "deleted, is set to mode Recommend, or selects another Airflow.",
+            case.seen.at,
+        )
+
+
 def targets_not_found(case: Case) -> Iterator[Finding]:
     """The policy names components that this namespace does not have."""
     seen = {workload.component for workload in case.seen.workloads}
@@ -253,6 +266,7 @@ def parsing_overloaded(case: Case) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
+    another_policy_acts,  # is it ours to act
     targets_not_found,  # is there anything to look at
     metrics_missing,  # can we trust what we see
     airflow_metrics_missing,

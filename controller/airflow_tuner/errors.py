@@ -9,7 +9,17 @@
 
 
 class TunerError(Exception):
-    """Something the loop knows how to report. The text is a sentence for the user."""
+    """Something the loop knows how to report. The text is a sentence for the user, in one line that can be printed.
+
+    It may quote names and answers of anybody: what would move a terminal's cursor, or turn the direction of the text,
+    is taken out.
+    """
+
+    def __str__(self) -> str:
+        return "".join(
+            one if one.isprintable() else " " if one.isspace() else "\N{REPLACEMENT CHARACTER}"
+            for one in super().__str__()
+        )
 
 
 class Unavailable(TunerError):  # noqa: N818 - the tree reads better without the suffix

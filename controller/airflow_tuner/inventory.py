@@ -114,6 +114,7 @@ def _workload(item: Object, target: str, pods: Iterable[Object], line: str | Non
         cpu_limit=_cores(limits.get("cpu", "")),
         grace=int(template["spec"].get("terminationGracePeriodSeconds", 30)),
         chart=str((item["metadata"].get("labels") or {}).get("chart", "")),
+        labels=dict(item["metadata"].get("labels") or {}),
     )
 
 

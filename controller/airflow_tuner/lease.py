@@ -1,13 +1,14 @@
 """A Lease: only one operator acts at a time.
 
-The holder renews it; who cannot renew it in time stops. Times are compared on one's own clock only (a Lease that has
-not changed for its duration, as seen from here, is free), so clocks need not agree.
+The holder renews it; who cannot renew it in time stops. Times are compared on one's own monotonic clock only (a Lease
+that has not changed for its duration, as seen from here, is free), so clocks need not agree, and may jump.
 """
 
 import asyncio
 import logging
 import math
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,14 +39,26 @@ class Terms:
     """After a renewal that failed."""
 
 
-class Lease:
-    """The operator's Lease in one namespace."""
+def _now() -> datetime:
+    return datetime.now(UTC)
 
-    def __init__(self, cluster: Cluster, namespace: str, identity: str, terms: Terms | None = None) -> None:
+
+class Lease:
+    """The operator's Lease in one namespace. `clock` is what people read in it; nothing is decided by it."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        namespace: str,
+        identity: str,
+        terms: Terms | None = None,
+        clock: Callable[[], datetime] = _now,
+    ) -> None:
         self._cluster = cluster
         self._namespace = namespace
         self._identity = identity
         self._terms = terms or Terms()
+        self._clock = clock
         self._renewed = 0.0
         self._seen: tuple[str, float] = ("", 0.0)
 
@@ -104,7 +117,7 @@ class Lease:
 
     async def _try(self) -> str:
         """Take or renew it if we may; who holds it then."""
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        now = self._clock().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         seconds = math.ceil(self._terms.duration)
         mine = {"holderIdentity": self._identity, "leaseDurationSeconds": seconds, "renewTime": now}
         # Counted from before the write: others count from when they see it.

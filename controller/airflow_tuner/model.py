@@ -170,6 +170,8 @@ class Workload:
     """Seconds that a pod is given to end."""
     chart: str = ""
     """The Helm chart that made it, with its version."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Its own labels."""
 
     @property
     def label(self) -> str:
@@ -224,6 +226,8 @@ class Observation:
     """What Airflow says of itself; asked only where slots or parsing are tuned."""
     broker: str | None = None
     """What is wrong with the Celery broker; empty: it answers; `None`: the policy names none."""
+    elder: str = ""
+    """The policy that acts on this Airflow instead of the one that is looked at."""
 
 
 class Severity(StrEnum):

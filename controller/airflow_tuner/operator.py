@@ -27,6 +27,8 @@ PULSE = 3.0
 """Seconds between looks at the counts of killed processes, which no Kubernetes object shows."""
 AGAIN = 1.0
 """Seconds before a broken watch is asked for anew."""
+AGAIN_AT_MOST = 16.0
+"""The same where it breaks again and again: each time costs a turn."""
 
 log = logging.getLogger("airflow_tuner")
 
@@ -170,8 +172,9 @@ class Policies:
 async def _watch_kills(cluster: Cluster, namespace: str, labels: dict[str, str], wake: asyncio.Event) -> None:
     """Wake the policy's task when a pod of its Airflow is killed for memory, is born, or changes its resources."""
     known: dict[str, object] = {}
-    told = ""
+    told, pause = "", AGAIN
     while True:
+        begun = asyncio.get_running_loop().time()
         try:
             async for event in cluster.watch(path("v1", "pods", namespace), labels):
                 pod = event["object"]
@@ -185,7 +188,9 @@ async def _watch_kills(cluster: Cluster, namespace: str, labels: dict[str, str],
             if str(error) != told:
                 log.info("%s", error)
             told = str(error)
-        await asyncio.sleep(AGAIN)
+        lasted = asyncio.get_running_loop().time() - begun > AGAIN_AT_MOST
+        pause = AGAIN if lasted else min(2 * pause, AGAIN_AT_MOST)
+        await asyncio.sleep(pause)
         # The next watch begins with what is new then: what came in between is for a turn to find.
         wake.set()
 

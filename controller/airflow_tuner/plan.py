@@ -32,7 +32,8 @@ async def look_once(
         brokers = Brokers(cluster) if broker else None
         try:
             policy = _read(file, namespace) if file else await _found(cluster, namespace, name)
-            return await reconcile.look(cluster, asked, brokers, policy, datetime.now(UTC))
+            others = [] if file else await cluster.list(policy_path(namespace), {})
+            return await reconcile.look(cluster, asked, brokers, policy, datetime.now(UTC), reconcile.Known(others))
         finally:
             if brokers is not None:
                 brokers.close()

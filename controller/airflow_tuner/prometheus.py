@@ -4,8 +4,10 @@ That client retries, blocks, forwards NaN as text and raises four families of er
 """
 
 import asyncio
+import json
 import math
 import re
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,6 +19,8 @@ from typing import Any
 import requests
 from prometheus_api_client.exceptions import PrometheusApiClientException
 from prometheus_api_client.prometheus_connect import PrometheusConnect
+from urllib3.exceptions import HTTPError
+from urllib3.exceptions import TimeoutError as ReadTimeoutError
 from urllib3.util.retry import Retry
 
 from airflow_tuner import api, signals
@@ -34,15 +38,20 @@ CONNECT_SECONDS = 3.0
 QUESTIONS = 8
 """Most questions under way at one source. They have threads of their own, so that a slow source delays nobody else."""
 
+LARGEST = 4 * 2**20
+"""Most bytes of an answer, of about 8000 series: QUESTIONS of them at once fit into the memory the chart gives us."""
+
+_PIECE = 2**16
 
 LAST_SECOND = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 
-_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,127}")
 
 # What becomes of an answer that has no form, or another one.
 _FAILURES = (
     PrometheusApiClientException,
     requests.RequestException,
+    HTTPError,
     TimeoutError,
     ValueError,
     LookupError,
@@ -52,11 +61,59 @@ _FAILURES = (
 )
 
 
+class _TooLarge(ValueError):  # noqa: N818 - it says what the answer is
+    """An answer beyond `LARGEST`."""
+
+
+class _Incomplete(ValueError):  # noqa: N818 - as above
+    """An answer that says itself that something is missing in it."""
+
+
 class _Session(requests.Session):
-    """Follows no redirect: a source is one address, chosen by whoever runs the operator."""
+    """Follows no redirect: a source is one address, chosen by whoever runs the operator.
+
+    An answer that is not whole within `seconds`, is too large, or lacks something, is none.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
 
     def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002 - the base's signature
         return None
+
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:  # noqa: ANN401 - the base's
+        until = time.monotonic() + self._seconds
+        response = super().send(request, **{**options, "stream": True})
+        try:
+            body = _read(response, until)
+        except BaseException:
+            response.close()
+            raise
+        if response.ok:
+            _require_whole(body)
+        response._content = body  # noqa: SLF001 - where requests keeps a body that was read
+        return response
+
+
+def _read(response: requests.Response, until: float) -> bytes:
+    """The body. The client itself would read on for as long as a byte comes now and then, and its thread be lost."""
+    body = bytearray()
+    while piece := response.raw.read1(_PIECE, decode_content=True):
+        body += piece
+        if len(body) > LARGEST:
+            raise _TooLarge
+        if time.monotonic() > until:
+            raise TimeoutError
+    return bytes(body)
+
+
+def _require_whole(body: bytes) -> None:
+    """`_Incomplete` where a store behind the source did not answer; remarks on the question itself do not count."""
+    if b'"warnings"' in body:
+        told = json.loads(body).get("warnings") or []
+        if not all(str(one).startswith(("PromQL info", "PromQL warning")) for one in told):
+            raise _Incomplete
 
 
 @dataclass
@@ -74,7 +131,7 @@ class Prometheus:
         seconds, token_file = self.source.timeout_seconds, self.source.bearer_token_file
         self._connection = PrometheusConnect(
             url=self.source.url,
-            session=_Session(),
+            session=_Session(seconds),
             retry=Retry(total=0, raise_on_status=False),
             timeout=(min(CONNECT_SECONDS, seconds), seconds),  # type: ignore[arg-type] # requests takes (connect, read)
             # requests takes a function, too: it is called for each question.
@@ -149,7 +206,10 @@ def _matchers(labels: Mapping[str, str]) -> str:
 
 def _matcher(label: str, value: str) -> str:
     if not _LABEL.fullmatch(label):
-        msg = f"spec.metrics: {short(label)!r} cannot be the name of a Prometheus label: use letters, digits and _."
+        msg = (
+            f"spec.metrics: {short(label)!r} cannot be the name of a Prometheus label: use letters, digits and _, "
+            "128 at most."
+        )
         raise Misconfigured(msg)
     told = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'{label}="{told}"'
@@ -162,6 +222,10 @@ def _kind(error: Exception) -> str:
         requests.ConnectionError: "no connection",
         requests.Timeout: "no answer in time",
         TimeoutError: "no answer in time",
+        ReadTimeoutError: "no answer in time",
+        HTTPError: "no connection",
+        _TooLarge: "the answer is too large",
+        _Incomplete: "the answer is incomplete by its own warnings",
         PrometheusApiClientException: _status(error),
     }
     return next((text for kind, text in told.items() if isinstance(error, kind)), "the answer has another form")

@@ -5,14 +5,14 @@ next turn finds the same desired state and finishes the work.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import ValidationError
 
-from airflow_tuner import actuator, api, restarts, status
+from airflow_tuner import actuator, api, checkpoint, restarts, rivals, status
 from airflow_tuner.brokers import Brokers
 from airflow_tuner.cluster import Cluster, NotFound, policy_path
 from airflow_tuner.decide import decide
@@ -56,21 +56,42 @@ class Look:
     paused: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What an operator knows beside a policy."""
+
+    others: Sequence[Object] = ()
+    """The policies of its namespace."""
+    memory: api.Remembered | None = None
+    """Its checkpoint."""
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    """Changes of running pods that were refused in the last turn, by pod."""
+    evictions: Mapping[str, str] = field(default_factory=dict)
+    """Evictions that were refused of late, by pod."""
+
+
+NOTHING = Known()
+
+
 async def look(
     cluster: Cluster,
     sources: Mapping[str, Prometheus],
     brokers: Brokers | None,
     policy: Object,
     now: datetime,
-    refused: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {}),
+    known: Known = NOTHING,
 ) -> Look:
-    """Observe, diagnose and decide for a policy. `refused`: changes of pods and evictions of the last turn."""
+    """Observe, diagnose and decide for a policy."""
     metadata = policy["metadata"]
     spec, prior = _parsed(policy)
     seen = await observe(
         cluster, sources.get(spec.metrics.source), brokers, spec, metadata["namespace"], now, prior.airflow_version
     )
-    seen = replace(seen, refusals=refused[0], evictions=refused[1])
+    seen = replace(seen, refusals=known.refusals, evictions=known.evictions)
+    if known.memory is not None:
+        prior = checkpoint.recalled(prior, known.memory, metadata["uid"], seen)
+    if spec.mode is api.Mode.ENFORCE and (elder := rivals.elder(policy, known.others, seen.workloads)):
+        seen, spec = replace(seen, elder=elder), spec.model_copy(update={"mode": api.Mode.RECOMMEND})
     findings = diagnose(spec, seen, prior)
     paused = (metadata.get("annotations") or {}).get(api.PAUSED) == "true"
     decision = decide(spec, seen, prior, identity=metadata.get("uid", ""), paused=paused)
@@ -126,18 +147,22 @@ class Turn:
 
     async def run(self) -> timedelta:
         """One turn."""
-        policy = await self.cluster.get(policy_path(self.namespace, self.name))
-        metadata = policy["metadata"]
-        if "deletionTimestamp" in metadata:
+        policies = await self.cluster.list(policy_path(self.namespace), {})
+        policy = self._own(policies)
+        if policy is None or "deletionTimestamp" in policy["metadata"]:
             return SLOW
+        if self.first:
+            await self.recorder.recall(policy)
         self.spec = _parsed(policy)[0]
         now = self.clock()
         self.evictions = {pod: told for pod, told in self.evictions.items() if now - told[0] < EVICT_AGAIN}
-        refused = (self.refusals, {pod: why for pod, (_, why) in self.evictions.items()})
-        told = await look(self.cluster, self.sources, self.brokers, policy, now, refused)
+        evictions = {pod: why for pod, (_, why) in self.evictions.items()}
+        known = Known(policies, self.recorder.memory(policy), self.refusals, evictions)
+        told = await look(self.cluster, self.sources, self.brokers, policy, now, known)
         self.pods = frozenset(pod.name for workload in told.seen.workloads for pod in workload.pods)
         self.told = {count for count in self.told if count[0] in self.pods} | counts(told.seen)
         policy = await self.recorder.commit(policy, told.status)
+        await self.recorder.remember(policy, told.status)
         asked = 0
         if told.spec.mode is api.Mode.ENFORCE and not told.paused:
             asked = await self._act(policy, told)
@@ -146,6 +171,11 @@ class Turn:
         self.first = False
         log.info("policy %s/%s: %s", self.namespace, self.name, _sentence(told.decision, told.status))
         return RESIZED if asked else USUAL
+
+    def _own(self, policies: Sequence[Object]) -> Object | None:
+        # The items of a list carry neither kind nor version.
+        kind = {"apiVersion": f"{api.GROUP}/{api.VERSION}", "kind": api.KIND}
+        return next(({**item, **kind} for item in policies if item["metadata"]["name"] == self.name), None)
 
     async def _act(self, policy: Object, told: Look) -> int:
         """Change the running pods; how many were asked for something."""

@@ -1,15 +1,19 @@
-"""Writes what happened where people look: the policy's status and Events.
+"""Writes what happened where people look, the policy's status and Events; and what must not be forgotten.
 
 The status write is the commit point of a change. Events follow from the history in it, under names made from the
 decision, so that an operator killed in between writes the missing ones at its next start and none twice.
 """
 
 import hashlib
+import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow_tuner import api, status
-from airflow_tuner.cluster import MERGE, Cluster, path, policy_path
+from pydantic import ValidationError
+
+from airflow_tuner import api, checkpoint, status
+from airflow_tuner.cluster import MERGE, Cluster, checkpoint_path, path, policy_path
+from airflow_tuner.errors import Refused, Stale
 from airflow_tuner.inventory import FIELD_MANAGER
 from airflow_tuner.model import Finding, Severity
 from airflow_tuner.restarts import Waiting
@@ -24,6 +28,8 @@ NAME = 253
 
 Object = dict[str, Any]
 
+log = logging.getLogger("airflow_tuner")
+
 
 class Recorder:
     """The one that writes, for one operator."""
@@ -32,6 +38,8 @@ class Recorder:
         self._cluster = cluster
         self._identity = identity
         self._told: set[str] = set()
+        self._checkpoints: dict[str, Object | None] = {}
+        self._warned: set[str] = set()
 
     async def commit(self, policy: Object, new: api.Status) -> Object:
         """Replace the status if it differs; `Stale` when somebody wrote since `policy` was read."""
@@ -41,6 +49,70 @@ class Recorder:
         metadata = policy["metadata"]
         where = policy_path(metadata["namespace"], metadata["name"], "status")
         return await self._cluster.replace(where, {**policy, "status": written})
+
+    def memory(self, policy: Object) -> api.Remembered | None:
+        """What the policy's checkpoint says, as it was last read or written."""
+        try:
+            return api.Remembered.model_validate((self._checkpoints.get(policy["metadata"]["uid"]) or {}).get("memory"))
+        except ValidationError:
+            return None
+
+    async def recall(self, policy: Object) -> None:
+        """Read the policy's checkpoint; none is no error, and one that cannot be read is as good as none."""
+        metadata = policy["metadata"]
+        try:
+            found = await self._cluster.get(checkpoint_path(metadata["namespace"], metadata["name"]))
+        except Refused:
+            found = None
+        self._checkpoints[metadata["uid"]] = found
+
+    async def remember(self, policy: Object, new: api.Status) -> None:
+        """Bring the checkpoint up to a status that is written. A checkpoint that cannot be written stops nothing."""
+        metadata = policy["metadata"]
+        known = self._checkpoints.get(metadata["uid"])
+        memory = checkpoint.remembered(new, metadata["uid"]).model_dump(
+            by_alias=True, exclude_none=True, exclude_defaults=True, mode="json"
+        )
+        if known is not None and known.get("memory") == memory:
+            return
+        try:
+            self._checkpoints[metadata["uid"]] = await self._write_checkpoint(policy, known, memory)
+        except Stale:
+            await self.recall(policy)
+        except Refused as error:
+            # Where there was one, it has been deleted: the next turn writes it anew.
+            self._checkpoints[metadata["uid"]] = None
+            if known is None and metadata["uid"] not in self._warned:
+                log.warning("policy %s has no checkpoint: %s", metadata["name"], error)
+                self._warned.add(metadata["uid"])
+
+    async def _write_checkpoint(self, policy: Object, known: Object | None, memory: Object) -> Object:
+        metadata = policy["metadata"]
+        body: Object = {
+            "apiVersion": f"{api.GROUP}/{api.VERSION}",
+            "kind": api.CHECKPOINT_KIND,
+            "metadata": {
+                "name": metadata["name"],
+                "namespace": metadata["namespace"],
+                "ownerReferences": [
+                    {
+                        "apiVersion": f"{api.GROUP}/{api.VERSION}",
+                        "kind": api.KIND,
+                        "name": metadata["name"],
+                        "uid": metadata["uid"],
+                    }
+                ],
+            },
+            "memory": memory,
+        }
+        if known is None:
+            if not await self._cluster.create(checkpoint_path(metadata["namespace"]), body):
+                msg = "a checkpoint of that name exists"
+                raise Stale(msg)
+            return await self._cluster.get(checkpoint_path(metadata["namespace"], metadata["name"]))
+        version = {"resourceVersion": known["metadata"]["resourceVersion"]}
+        where = checkpoint_path(metadata["namespace"], metadata["name"])
+        return await self._cluster.replace(where, {**body, "metadata": {**body["metadata"], **version}})
 
     async def tell_changes(self, policy: Object, new: api.Status, now: datetime) -> None:
         """One Event for every change in the history that has none yet."""

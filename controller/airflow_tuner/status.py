@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from airflow_tuner import api, environment, helm, quantity
-from airflow_tuner.decide import from_tuned, whole
+from airflow_tuner.decide import from_tuned, moments_of, moved, whole
 from airflow_tuner.model import (
     Change,
     Decision,
@@ -43,7 +43,8 @@ def rendered(
     """The status after this turn. `waiting`: the pods that wait for their next creation."""
     changes = decision.changes if spec.mode is api.Mode.ENFORCE else decision.released
     history = [*(_entry(change, seen.at) for change in changes), *prior.history][:HISTORY]
-    targets = [_target(target, seen.line) for target in decision.targets]
+    made = {change.target: _entry(change, seen.at) for change in changes}
+    targets = [_target(target, seen.line, prior, made.get(target.workload.target)) for target in decision.targets]
     tuned = [target.tuned for target in decision.targets if target.tuned is not None]
     released = {change.target for change in decision.released}
     known = {target.name for target in targets}
@@ -159,8 +160,9 @@ def _finding(finding: Finding) -> api.FindingStatus:
     )
 
 
-def _target(target: TargetDecision, line: str | None) -> api.Target:
+def _target(target: TargetDecision, line: str | None, prior: api.Status, change: api.Change | None) -> api.Target:
     workload = target.workload
+    moments = moments_of(prior, workload.target)
     peaks = [pod.usage.peak.value for pod in workload.living if pod.usage.peak is not None]
     return api.Target(
         name=workload.target,
@@ -173,6 +175,7 @@ def _target(target: TargetDecision, line: str | None) -> api.Target:
         # Coarse, so that the status is not written anew for every page that is touched.
         peak=mebibytes(_coarse(max(peaks))) if peaks else None,
         why=fitted(target.why),
+        changed=moments if change is None else moved(moments or api.Moments(), change),
         answered=list(target.answered)[:ANSWERED],
     )
 
@@ -261,6 +264,9 @@ def _conditions(
         found = listed([target.workload.target for target in decision.targets], 10)
         done = "Tuning" if enforced else "Watching (mode Recommend: nothing is changed)"
         ready = condition("Ready", "Enforcing" if enforced else "Recommending", f"{done}: {found}.", value=True)
+    if seen.elder:
+        told = next(finding.message for finding in findings if finding.reason == "AnotherPolicyActs")
+        ready = condition("Ready", "AnotherPolicyActs", told, value=False)
     more = []
     if spec.tunes_slots or spec.tunes_parsing:
         problem = seen.airflow.problem

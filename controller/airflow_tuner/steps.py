@@ -52,6 +52,8 @@ class Past:
     """Last answer to an out-of-memory kill."""
     endured: Values | None = None
     """What was decided after the last kill at the policy's largest limit: fewer slots."""
+    endured_at: datetime | None = None
+    """When."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,9 @@ def _out_of_memory(
     under = max(kill.limit or 0 for kill in own)
     raised = past.raised
     # A kill under the limit from before the raise says nothing about the raise: it is not in force in that pod yet.
-    again = raised is not None and now - raised.at <= OOM_AGAIN and under > (raised.before or 0)
+    # Nor where the user has changed the template since: nothing of ours is in force then.
+    ours = memory != workload.template
+    again = ours and raised is not None and now - raised.at <= OOM_AGAIN and under > (raised.before or 0)
     factor = OOM_FACTOR_AGAIN if again else OOM_FACTOR
     asked = quantity.rounded(max(factor * under, under + PROBE_SPIKE))
     limit = min(max(asked, bounds.min, memory.request or 0), bounds.max)

@@ -16,6 +16,7 @@ Object = dict[str, Any]
 
 WAIT_SECONDS = 15.0
 DEFINITION = "tuningpolicies.airflow-tuner.dev"
+DEFINITIONS = (DEFINITION, "tuningcheckpoints.airflow-tuner.dev")
 POLICY = {
     "apiVersion": "airflow-tuner.dev/v1alpha1",
     "kind": "TuningPolicy",
@@ -137,7 +138,7 @@ def release(request: pytest.FixtureRequest, plane: ControlPlane, chart: Path) ->
     here = Release(plane, chart, request.param)
     yield here
     here.helm("uninstall", "--ignore-not-found")
-    plane.kubectl("delete", "crd", DEFINITION, "--ignore-not-found")
+    plane.kubectl("delete", "crd", *DEFINITIONS, "--ignore-not-found")
 
 
 def write_policies(plane: ControlPlane) -> None:
@@ -211,7 +212,7 @@ def test_a_brokers_secret_is_the_only_one_that_may_be_read(plane: ControlPlane, 
         assert not any(release.may(what, "airflow") for what in refused)
     finally:
         release.helm("uninstall", "--ignore-not-found")
-        plane.kubectl("delete", "crd", DEFINITION, "--ignore-not-found")
+        plane.kubectl("delete", "crd", *DEFINITIONS, "--ignore-not-found")
 
 
 def test_two_releases_watch_a_namespace_each(plane: ControlPlane, chart: Path) -> None:
@@ -227,4 +228,4 @@ def test_two_releases_watch_a_namespace_each(plane: ControlPlane, chart: Path) -
     finally:
         for name in names:
             helm(plane, "uninstall", name, "--namespace=operators", "--ignore-not-found")
-        plane.kubectl("delete", "crd", DEFINITION, "--ignore-not-found")
+        plane.kubectl("delete", "crd", *DEFINITIONS, "--ignore-not-found")

@@ -110,7 +110,7 @@ def test_every_switch_gives_valid_objects(name: str, render: Render) -> None:
 def test_by_default_the_whole_cluster_is_watched(render: Render) -> None:
     objects = render()
     kinds = sorted(item["kind"] for item in objects)
-    assert kinds == sorted([*PLAIN_KINDS, *ADMISSION_KINDS, "CustomResourceDefinition"])
+    assert kinds == sorted([*PLAIN_KINDS, *ADMISSION_KINDS, *["CustomResourceDefinition"] * 2])
     assert operator(objects)["args"] == [
         "run",
         "--sources=/etc/airflow-tuner/sources.yaml",
@@ -143,6 +143,7 @@ def test_the_operator_has_these_rights_and_no_other(values: Object, render: Rend
     assert rights(roles["tuner-airflow-tuner"]) == {
         *((api.GROUP, api.PLURAL, verb) for verb in ("get", "list", "watch")),
         *((api.GROUP, f"{api.PLURAL}/status", verb) for verb in ("get", "update", "patch")),
+        *((api.GROUP, api.CHECKPOINT_PLURAL, verb) for verb in ("get", "create", "update")),
         *(("", "pods", verb) for verb in ("get", "list", "watch")),
         ("", "pods/resize", "patch"),
         ("", "pods/eviction", "create"),
@@ -267,10 +268,12 @@ def test_a_cluster_too_old_for_admission_is_told_what_to_set(render: Render) -> 
         render({"admission": {"enabled": False}}, kubernetes="v1.32.9")
 
 
-def test_the_definition_in_the_chart_is_the_generated_one(chart: Path, render: Render) -> None:
-    copy = (chart / "files" / "tuningpolicies.yaml").read_text()
-    assert copy == crd.rendered(), "run `make crd chart`"
-    rendered = of_kind(render(), "CustomResourceDefinition")
+@pytest.mark.parametrize("plural", crd.DEFINITIONS)
+def test_the_definitions_in_the_chart_are_the_generated_ones(plural: str, chart: Path, render: Render) -> None:
+    copy = (chart / "files" / f"{plural}.yaml").read_text()
+    assert copy == crd.rendered(plural), "run `make crd chart`"
+    found = {item["metadata"]["name"]: item for item in render() if item["kind"] == "CustomResourceDefinition"}
+    rendered = found[f"{plural}.{api.GROUP}"]
     assert rendered["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
     assert rendered["spec"] == yaml.safe_load(copy)["spec"]
 

@@ -2,22 +2,19 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from testbed import deaths
 from testbed.controlplane import ControlPlane
 from testbed.operator_process import NAMESPACE, RELEASE, Operator
 from testbed.played_airflow import PlayedAirflow
 from testbed.processes import Area
 
 RESOURCES = {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": "700Mi"}}
-DYING = Path(__file__).parent / "dying_operator.py"
 
 
 def eventually(check: Callable[[], Any], what: str, seconds: float = 20) -> None:
@@ -31,12 +28,6 @@ def eventually(check: Callable[[], Any], what: str, seconds: float = 20) -> None
 def condition(airflow: PlayedAirflow, kind: str) -> dict[str, Any]:
     """One condition of the policy."""
     return next((item for item in airflow.status().get("conditions", []) if item["type"] == kind), {})
-
-
-def events(airflow: PlayedAirflow) -> list[str]:
-    """Names of the policy's events."""
-    names = airflow.kubectl("get", "events.events.k8s.io", "-o", "jsonpath={.items[*].metadata.name}")
-    return [name for name in names.split() if name.startswith("airflow.")]
 
 
 def worked(airflow: PlayedAirflow) -> bool:
@@ -146,29 +137,20 @@ def test_a_changed_template_wins_over_what_was_tuned(airflow: PlayedAirflow, ope
     assert airflow.status()["history"][0]["reason"] == "TemplateChanged"
 
 
-@pytest.mark.parametrize("point", [1, 2, 3], ids=["before-the-commit", "before-the-resize", "before-the-event"])
+@pytest.mark.parametrize("call", ["PUT /status", "PUT tuningcheckpoints/airflow", "PATCH /resize", "POST /events"])
+@pytest.mark.parametrize("when", ["before", "after"])
 def test_an_operator_killed_in_the_middle_of_a_turn_ends_in_the_same_state(
-    airflow: PlayedAirflow, area: Area, chart: ControlPlane, point: int
+    airflow: PlayedAirflow, area: Area, chart: ControlPlane, when: str, call: str
 ) -> None:
     deployed(airflow, 1)
     airflow.policy()
-    account = chart.kubeconfig_for_service_account(NAMESPACE, RELEASE, area.path / f"dying-{point}.kubeconfig")
-
-    def turn(die_at: int) -> int:
-        argv = [sys.executable, str(DYING), str(account), airflow.namespace, str(die_at)]
-        return subprocess.run(argv, check=False, timeout=30, capture_output=True).returncode
-
-    assert turn(0) == 0
+    account = chart.kubeconfig_for_service_account(NAMESPACE, RELEASE, area.path / f"{airflow.namespace}.kubeconfig")
+    assert deaths.turn(airflow, account, "never")[0] == 0
     airflow.kill(airflow.pods()[0])
-    assert turn(point) == -9
+    assert deaths.turn(airflow, account, f"{when}:{call}")[0] == deaths.KILLED
     for _ in range(3):
-        assert turn(0) == 0
-    assert airflow.limits() == {"1050Mi"}
-    assert [change["to"]["limit"] for change in airflow.status()["history"]] == ["1050Mi"]
-    decision = airflow.status()["tuned"][0]["decision"]
-    assert [name for name in events(airflow) if decision in name] == [f"airflow.{decision}"]
-    counted = airflow.kubectl("get", "events.events.k8s.io", "-o", "jsonpath={.items[*].series.count}")
-    assert counted.strip() == "", "no event was counted twice"
+        assert deaths.turn(airflow, account, "never")[0] == 0
+    assert deaths.outcome(airflow) == deaths.WANTED
 
 
 def test_of_two_operators_only_one_acts(

@@ -9,7 +9,7 @@ import yaml
 
 from airflow_tuner import api, crd
 
-FILE = Path(__file__).parents[2] / "crds" / "tuningpolicies.yaml"
+FOLDER = Path(__file__).parents[2] / "crds"
 
 
 def nodes(node: crd.Schema, path: str = "") -> Iterator[tuple[str, crd.Schema]]:
@@ -28,12 +28,14 @@ def top() -> crd.Schema:
     return schema
 
 
-def test_the_file_in_the_repository_is_what_the_models_say() -> None:
-    assert FILE.read_text() == crd.rendered(), "run `make crd`"
+@pytest.mark.parametrize("plural", crd.DEFINITIONS)
+def test_the_files_in_the_repository_are_what_the_models_say(plural: str) -> None:
+    assert (FOLDER / f"{plural}.yaml").read_text() == crd.rendered(plural), "run `make crd`"
 
 
 def test_every_field_has_a_text_for_kubectl_explain() -> None:
     assert crd.undocumented(crd.schema()) == []
+    assert crd.undocumented(crd.schema(api.TuningCheckpoint)) == []
 
 
 def test_a_field_without_a_text_is_named_by_its_path() -> None:
@@ -96,7 +98,7 @@ def test_columns_show_paths_that_exist() -> None:
 
 
 def test_the_file_is_one_plain_yaml_document() -> None:
-    (document,) = yaml.safe_load_all(FILE.read_text())
+    (document,) = yaml.safe_load_all((FOLDER / "tuningpolicies.yaml").read_text())
     assert document["metadata"]["name"] == "tuningpolicies.airflow-tuner.dev"
     assert document["spec"]["scope"] == "Namespaced"
 

@@ -79,6 +79,16 @@ def test_a_second_kill_after_more_than_an_hour_raises_by_half() -> None:
     assert die_again(killed(), seconds=3601).limit == 2304
 
 
+def test_a_kill_under_a_template_the_user_has_changed_since_is_no_second_one() -> None:
+    first = killed()
+    living = pod("airflow-worker-9", limit=1200)
+    changed = turn(
+        spec(), replace(first.seen, at=NOW + 60 * SECOND, workloads=(worker(living, limit=1200),)), first.status
+    )
+    assert changed.reasons == ["TemplateChanged"]
+    assert die_again(changed, seconds=60).limit == 1800
+
+
 def test_the_answer_to_a_kill_waits_for_no_cooldown_and_no_metrics() -> None:
     last = die_again(killed(), seconds=5)
     assert last.reasons == ["OutOfMemory"]

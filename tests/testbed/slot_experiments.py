@@ -272,8 +272,8 @@ def parsing() -> str:
     head = "| Airflow | files | interval (s) | parsed every (s) | at the latest (s) | CPU (core-seconds per hour) |"
     return (
         "Files with 0.3 s of CPU each in their top-level code; objective: 60 s, with at most 0.15 cores, which goes\n"
-        "first. interval: as the running dag-processor was born with; empty: as airflow.cfg says. Averages of a minute\n"
-        "and a half, and of four minutes where a round takes two.\n\n"
+        "first. interval: as the running dag-processor was born with; empty: as airflow.cfg says. Averages of a\n"
+        "minute and a half, and of four minutes where a round takes two.\n\n"
         + "\n".join([head, "|---" * 6 + "|", *rows])
         + "\n\n"
         + "\n\n".join(whys)

@@ -1,10 +1,23 @@
-"""TuningPolicy: what a user writes (`Spec`) and what the operator answers (`Status`).
+"""TuningPolicy: what a user writes (`Spec`) and what the operator answers (`Status`); TuningCheckpoint: its memory.
 
-The only place that knows the names of the resource's fields. The custom resource definition and its texts for
+The only place that knows the names of the resources' fields. The custom resource definitions and their texts for
 `kubectl explain` are generated from here (`airflow_tuner.crd`).
 """
 
-from airflow_tuner.api.fields import GROUP, KIND, PAUSED, PLURAL, SHORT_NAME, SINGULAR, VERSION, Model
+from airflow_tuner.api.checkpoint import Remembered
+from airflow_tuner.api.fields import (
+    CHECKPOINT_KIND,
+    CHECKPOINT_PLURAL,
+    CHECKPOINT_SINGULAR,
+    GROUP,
+    KIND,
+    PAUSED,
+    PLURAL,
+    SHORT_NAME,
+    SINGULAR,
+    VERSION,
+    Model,
+)
 from airflow_tuner.api.spec import (
     Component,
     Concurrency,
@@ -28,6 +41,7 @@ from airflow_tuner.api.status import (
     EnvName,
     EnvVar,
     FindingStatus,
+    Moments,
     Sizes,
     Status,
     Target,
@@ -36,6 +50,9 @@ from airflow_tuner.api.status import (
 )
 
 __all__ = [
+    "CHECKPOINT_KIND",
+    "CHECKPOINT_PLURAL",
+    "CHECKPOINT_SINGULAR",
     "GROUP",
     "KIND",
     "PAUSED",
@@ -58,7 +75,9 @@ __all__ = [
     "Metrics",
     "Mode",
     "Model",
+    "Moments",
     "Parsing",
+    "Remembered",
     "Restarts",
     "SecretKeyRef",
     "Sizes",
@@ -66,6 +85,7 @@ __all__ = [
     "Status",
     "Target",
     "Tuned",
+    "TuningCheckpoint",
     "TuningPolicy",
     "Values",
     "Window",
@@ -80,3 +100,10 @@ class TuningPolicy(Model):
     """What the operator may do."""
     status: Status | None = None
     """What the operator saw, thinks and did."""
+
+
+class TuningCheckpoint(Model):
+    """The operator's own memory of one TuningPolicy, of the same name. Written by the operator; nothing to edit."""
+
+    memory: Remembered
+    """What it must not forget. Where it is lost, the policy's status and the pods say it again."""

@@ -71,6 +71,25 @@ class Answered(Model):
     """Kills of single processes in that container that were answered, as container_oom_events_total counts them."""
 
 
+class Moments(Model):
+    """When what of a target was last changed: cooldowns rest on it, and the history keeps only ten changes."""
+
+    any: Time | None = None
+    """Last change of any kind."""
+    slots: Time | None = None
+    """Last change of its slots."""
+    parsing: Time | None = None
+    """Last change of how DAG files are parsed."""
+    out_of_memory: Time | None = None
+    """Last answer to an out-of-memory kill."""
+    limit_before: MemoryQuantity | None = None
+    """Memory limit until that answer."""
+    memory_bound: Time | None = None
+    """Last time that slots were taken for a kill at the policy's largest limit."""
+    endured: Values | None = None
+    """What was decided then."""
+
+
 class Target(Model):
     """One workload this policy tunes, for people."""
 
@@ -92,6 +111,8 @@ class Target(Model):
     """Largest memory seen in a running container since its start; absent when not known."""
     why: Sentence
     """How the recommended values came to be."""
+    changed: Moments | None = None
+    """When what of it was last changed."""
     answered: Annotated[list[Answered], Field(max_length=1000, json_schema_extra=keyed("uid"))] = []
     """Out-of-memory kills that were already answered, by pod."""
 

@@ -1,0 +1,23 @@
+"""What the operator must not forget."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from airflow_tuner.api.fields import Model, keyed
+from airflow_tuner.api.status import Change, Target, Tuned
+
+
+class Remembered(Model):
+    """The part of a policy's status that cannot be seen again in the cluster."""
+
+    policy: Annotated[str, Field(max_length=64)] = ""
+    """UID of the policy; the memory of a deleted policy of the same name does not count."""
+    airflow_version: Annotated[str, Field(max_length=8)] = ""
+    """Major version of this Airflow, as it was last known."""
+    targets: Annotated[list[Target], Field(max_length=80, json_schema_extra=keyed("name"))] = []
+    """The workloads, with what they should have, why, and which kills were answered."""
+    tuned: Annotated[list[Tuned], Field(max_length=80, json_schema_extra=keyed("target"))] = []
+    """What new pods get."""
+    history: Annotated[list[Change], Field(max_length=10)] = []
+    """The last ten changes, newest first."""

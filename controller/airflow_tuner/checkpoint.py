@@ -1,0 +1,46 @@
+"""A policy's memory beside its status: a status is a view, and may be lost. Pure."""
+
+from airflow_tuner import api
+from airflow_tuner.decide import from_api
+from airflow_tuner.model import Observation, Workload
+
+
+def remembered(status: api.Status, policy: str) -> api.Remembered:
+    """What of a status must not be forgotten; `policy`: the UID."""
+    return api.Remembered(
+        policy=policy,
+        airflow_version=status.airflow_version,
+        # What can be seen again is left out, so that a checkpoint is written seldom.
+        targets=[
+            target.model_copy(update={"pods": 0, "running": api.Values(), "peak": None}) for target in status.targets
+        ],
+        tuned=status.tuned,
+        history=status.history,
+    )
+
+
+def recalled(prior: api.Status, memory: api.Remembered, policy: str, seen: Observation) -> api.Status:
+    """`prior`, or where it was lost, what is remembered of it.
+
+    A target whose pods have more than is remembered is left out: the memory is older than the last decision, and the
+    pods are asked instead.
+    """
+    if prior.targets or prior.tuned or prior.history or memory.policy != policy:
+        return prior
+    stale = {workload.target for workload in seen.workloads if _outgrown(workload, memory)}
+    return prior.model_copy(
+        update={
+            "airflow_version": prior.airflow_version or memory.airflow_version,
+            "targets": [target for target in memory.targets if target.name not in stale],
+            "tuned": [entry for entry in memory.tuned if entry.target not in stale],
+            "history": memory.history,
+        }
+    )
+
+
+def _outgrown(workload: Workload, memory: api.Remembered) -> bool:
+    entry = next((target for target in memory.targets if target.name == workload.target), None)
+    if entry is None:
+        return False
+    limit = from_api(entry.recommended).memory.limit or 0
+    return any((pod.memory.limit or 0) > limit for pod in workload.living if pod.decision or pod.resized)
