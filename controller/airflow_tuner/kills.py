@@ -97,7 +97,7 @@ def _death(pod: Pod, known: api.Answered, raised: Raise | None, now: datetime) -
     death = pod.death
     if death is None or death.number <= known.deaths or now - death.at > RECENT:
         return None
-    if raised is not None and death.at <= raised.at:
+    if raised is not None and death.at <= raised.at <= now:
         return None
     limit = _limit(pod)
     return Kill(pod=pod, kind=Kind.CONTAINER, count=1, at=death.at, limit=limit, of_node=limit is None)

@@ -16,6 +16,12 @@ from airflow_tuner.signals import Series, Signal
 
 Values = Mapping[str, tuple[Series, ...]]
 
+PATIENCE = 0.5
+"""Seconds that the answer to a container's death waits for newer metrics than the last turn's."""
+
+URGENT = timedelta(seconds=60)
+"""A death is answered with that little patience for this long."""
+
 _ID = re.compile(r"([0-9a-f]{12,})(?:\.scope)?$")
 
 
@@ -43,8 +49,10 @@ async def observe(
     objects += [{**item, "kind": "StatefulSet"} for item in sets]
     line = inventory.line(objects, spec.airflow.version, known_line)
     seen = inventory.workloads(objects, pods, line)
+    urgent = any(pod.death and now - pod.death.at < URGENT for workload in seen for pod in workload.pods)
     asked, (slots, broker) = await asyncio.gather(
-        _asked(source, spec, namespace, parsing.rounds(spec, seen, line)), _slots(brokers, spec, namespace, seen)
+        _asked(source, spec, namespace, parsing.rounds(spec, seen, line), PATIENCE if urgent else None),
+        _slots(brokers, spec, namespace, seen),
     )
     values, problem, airflow_problem = asked
     limit = timedelta(seconds=spec.metrics.stale_after_seconds)
@@ -79,7 +87,9 @@ def counts(seen: Observation) -> Counts:
     )
 
 
-async def _asked(source: Prometheus | None, spec: api.Spec, namespace: str, rounds: int) -> tuple[Values, str, str]:
+async def _asked(
+    source: Prometheus | None, spec: api.Spec, namespace: str, rounds: int, patience: float | None
+) -> tuple[Values, str, str]:
     """The answers, and what is wrong with those about containers, and with any about Airflow."""
     if source is None:
         told = f"The metrics source {spec.metrics.source} is not one of the operator's (chart value metrics.sources)."
@@ -90,7 +100,7 @@ async def _asked(source: Prometheus | None, spec: api.Spec, namespace: str, roun
         scope = prometheus.scope(spec.metrics, namespace, rounds)
     except TunerError as error:
         return {}, str(error), str(error)
-    answers = await asyncio.gather(*(source.ask(signal, scope) for signal in wanted), return_exceptions=True)
+    answers = await asyncio.gather(*(source.ask(signal, scope, patience) for signal in wanted), return_exceptions=True)
     values: dict[str, tuple[Series, ...]] = {}
     problem = airflow_problem = ""
     for signal, answer in zip(wanted, answers, strict=True):

@@ -43,6 +43,12 @@ LARGEST = 4 * 2**20
 
 _PIECE = 2**16
 
+FRESH = 90.0
+"""Seconds for which an answer will do where nobody may wait for a newer one."""
+
+KEPT = 2000
+"""Most answers that are kept for that."""
+
 LAST_SECOND = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,127}")
@@ -124,6 +130,8 @@ class Prometheus:
     source: Source
     calls: int = 0
     """Questions asked so far."""
+    _last: dict[str, tuple[float, tuple[Series, ...]]] = field(default_factory=dict, repr=False)
+    """The last answers, by question: when, and what."""
     _connection: PrometheusConnect = field(init=False, repr=False)
     _threads: ThreadPoolExecutor = field(init=False, repr=False)
 
@@ -139,22 +147,37 @@ class Prometheus:
         )
         self._threads = ThreadPoolExecutor(QUESTIONS, thread_name_prefix=f"metrics-{self.name}")
 
-    async def ask(self, signal: Signal, scope: Scope) -> tuple[Series, ...]:
+    async def ask(self, signal: Signal, scope: Scope, patience: float | None = None) -> tuple[Series, ...]:
         """The present values of a signal. A value that is no finite number is left out.
 
+        After `patience` seconds the last answer to the same question will do, if it is younger than `FRESH`.
         `Unavailable` within the source's time limit; `Misconfigured` for a token that cannot be sent.
         """
         self.calls += 1
         promql = signals.query(signal, scope)
         loop = asyncio.get_running_loop()
+        at, last = self._last.get(promql, (-math.inf, ()))
+        waits = self.source.timeout_seconds
+        if patience is not None and loop.time() - at < FRESH:
+            waits = min(waits, patience)
         try:
             # The client's own limit is for each read: a source that sends a byte now and then would never end.
-            async with asyncio.timeout(self.source.timeout_seconds):
+            async with asyncio.timeout(waits):
                 answer = await loop.run_in_executor(self._threads, self._connection.custom_query, promql)
-            return tuple(series for item in answer if (series := _series(item)) is not None)
+            found = tuple(series for item in answer if (series := _series(item)) is not None)
         except _FAILURES as error:
+            if isinstance(error, TimeoutError) and waits < self.source.timeout_seconds:
+                return last
             msg = f"The metrics source {self.name} does not answer as a Prometheus does ({_kind(error)})."
             raise Unavailable(msg) from error
+        self._keep(promql, loop.time(), found)
+        return found
+
+    def _keep(self, promql: str, at: float, found: tuple[Series, ...]) -> None:
+        self._last.pop(promql, None)
+        self._last[promql] = (at, found)
+        if len(self._last) > KEPT:
+            del self._last[next(iter(self._last))]
 
     def _authorized(self, file: Path, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """`request` with the token as the file has it now: it is renewed in place."""

@@ -17,7 +17,7 @@ from airflow_tuner.brokers import Brokers
 from airflow_tuner.cluster import Cluster, NotFound, policy_path
 from airflow_tuner.decide import decide
 from airflow_tuner.diagnose import diagnose
-from airflow_tuner.errors import Misconfigured, Stale, TunerError, Unavailable
+from airflow_tuner.errors import Misconfigured, Refused, Stale, TunerError, Unavailable
 from airflow_tuner.model import Decision, Finding, Observation
 from airflow_tuner.observe import Counts, counts, observe
 from airflow_tuner.prometheus import Prometheus
@@ -114,6 +114,8 @@ class Turn:
     spec: api.Spec | None = None
     """The spec of the last turn."""
     first: bool = True
+    refused: bool = False
+    """The last turn was refused something it cannot do without."""
     refusals: dict[str, str] = field(default_factory=dict)
     """Changes of running pods that were refused in the last turn, by pod."""
     evictions: dict[str, tuple[datetime, str]] = field(default_factory=dict)
@@ -138,8 +140,10 @@ class Turn:
         except NotFound:
             return SLOW
         except TunerError as error:
-            delay = SOON if isinstance(error, Unavailable) else SLOW
-            return await self._report(type(error).__name__, str(error), delay)
+            # A first refusal may be passing: an API server that has just started refuses everything for a moment.
+            again, self.refused = self.refused, isinstance(error, Refused)
+            soon = isinstance(error, Unavailable) or (self.refused and not again)
+            return await self._report(type(error).__name__, str(error), SOON if soon else SLOW)
         except Exception as error:
             # A bug in one turn must not end the loop: it is told, with its trace in the log, and tried again.
             log.exception("policy %s/%s: the turn failed", self.namespace, self.name)
@@ -168,7 +172,7 @@ class Turn:
             asked = await self._act(policy, told)
         await self._tell(policy, told)
         await self.recorder.tell_findings(policy, told.prior, told.findings, now, first=self.first)
-        self.first = False
+        self.first = self.refused = False
         log.info("policy %s/%s: %s", self.namespace, self.name, _sentence(told.decision, told.status))
         return RESIZED if asked else USUAL
 
@@ -179,6 +183,7 @@ class Turn:
 
     async def _act(self, policy: Object, told: Look) -> int:
         """Change the running pods; how many were asked for something."""
+        known = self.refusals.keys()
         asked, self.refusals = await actuator.resize(self.cluster, self.namespace, told.decision)
         celery = told.spec.celery if not told.seen.broker else None
         broker = None if celery is None else self.brokers.last(self.namespace, celery.broker_secret_ref)
@@ -188,7 +193,8 @@ class Turn:
         first = next(iter(told.waiting), None)
         if first is not None and not first.blocked:
             more += await self._restart(policy, first, told.seen.at)
-        return asked + more
+        # A refusal that is new is worth another turn: its reason stands in the next status.
+        return asked + more + len(self.refusals.keys() - known)
 
     async def _restart(self, policy: Object, first: restarts.Waiting, now: datetime) -> int:
         """Evict a pod, if the API server lets us. The Event comes first: it must not be lost."""

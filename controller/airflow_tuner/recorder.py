@@ -17,6 +17,7 @@ from airflow_tuner.errors import Refused, Stale
 from airflow_tuner.inventory import FIELD_MANAGER
 from airflow_tuner.model import Finding, Severity
 from airflow_tuner.restarts import Waiting
+from airflow_tuner.sentence import plain
 
 EVENTS = "events.k8s.io/v1"
 EVENT_LIFETIME = timedelta(minutes=50)
@@ -185,7 +186,7 @@ class Recorder:
             "action": action,
             "reason": reason,
             "type": kind,
-            "note": _fitted(note),
+            "note": _fitted(plain(note)),
             "regarding": {
                 "apiVersion": f"{api.GROUP}/{api.VERSION}",
                 "kind": api.KIND,

@@ -6,17 +6,23 @@ LONGEST = 1024
 """Most characters of a message in a status, a condition or an Event."""
 
 
+def plain(text: str) -> str:
+    """`text` in one line, without what moves a terminal's cursor or turns the direction of the text."""
+    return "".join(one if one.isprintable() else " " if one.isspace() else "\N{REPLACEMENT CHARACTER}" for one in text)
+
+
 def fitted(text: str, most: int = LONGEST) -> str:
-    """`text`, cut with an ellipsis where it is longer than `most` characters."""
+    """`text` in one plain line, cut with an ellipsis where it is longer than `most` characters."""
+    text = plain(text[: most + 1])
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def short(name: str, most: int = 63) -> str:
     """A name, without its middle where it is longer than `most` characters: its end tells pods of a workload apart."""
     if len(name) <= most:
-        return name
+        return plain(name)
     tail = most // 3
-    return f"{name[: most - tail - 1]}…{name[-tail:]}"
+    return plain(f"{name[: most - tail - 1]}…{name[-tail:]}")
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:

@@ -658,3 +658,20 @@ def test_a_slow_source_delays_no_other_one() -> None:
 def test_a_time_that_no_calendar_holds_is_no_reason_to_stop() -> None:
     assert prometheus.moment(1e300).year == 9999
     assert prometheus.moment(-5) == datetime.fromtimestamp(0, UTC)
+
+
+def test_who_may_not_wait_is_given_the_last_answer_and_without_one_waits() -> None:
+    async def ask(server: Server) -> None:
+        source = Prometheus("main", Source(url=server.url, timeout_seconds=2))
+        first = await source.ask(signals.PEAK, scoped())
+        server.silent = True
+        begun = time.monotonic()
+        assert await source.ask(signals.PEAK, scoped(), patience=0.3) == first
+        assert time.monotonic() - begun < 1.5
+        with pytest.raises(Unavailable, match="no answer in time"):
+            await source.ask(signals.WORKING_SET, scoped(), patience=0.3)
+        with pytest.raises(Unavailable, match="no answer in time"):
+            await source.ask(signals.PEAK, scoped())
+
+    with serving(json.dumps(GOOD)) as server:
+        asyncio.run(ask(server))
