@@ -6,6 +6,7 @@ waits for a restart, and that is asked of the Eviction API, which holds it again
 
 import asyncio
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 
 from airflow_tuner import quantity
 from airflow_tuner.broker import Broker
@@ -19,17 +20,40 @@ from airflow_tuner.status import needs_resize, needs_slots
 AT_ONCE = 8
 """Most workers whose slots are changed in one turn."""
 
+DEFERRED = timedelta(seconds=60)
+"""A request that waits so long for room on its node is withdrawn: with it the answer to the next kill would wait."""
 
-async def resize(cluster: Cluster, namespace: str, decision: Decision) -> tuple[int, dict[str, str]]:
-    """Resize every pod that is ours and has less than decided: (how many were asked for, refusals by pod)."""
+ROOM_AGAIN = timedelta(minutes=10)
+"""After this long it is asked for once more."""
+
+NO_ROOM = "Deferred: its node has no room for the request that was decided; that is asked for again every 10 minutes."
+
+Resources = dict[str, int]
+"""Bytes of memory, as `limits` and as `requests`."""
+
+
+async def resize(
+    cluster: Cluster, namespace: str, decision: Decision, waits: dict[str, datetime], now: datetime
+) -> tuple[int, dict[str, str]]:
+    """Resize every pod that is ours and has less than decided: (how many were asked for, refusals by pod).
+
+    `waits`: since when the nodes had no room for a pod's request, by UID; kept up to date here.
+    """
     asked, refusals = 0, {}
     for target in decision.targets:
         for pod in target.workload.living:
-            if not needs_resize(target, pod.name) or _asked_before(target, pod):
+            if not needs_resize(target, pod.name):
                 continue
+            if _no_room(target, pod, now):
+                waits[pod.uid] = now
+            bare = pod.uid in waits and now - waits[pod.uid] < ROOM_AGAIN
+            if bare:
+                refusals[pod.name] = NO_ROOM
+            steps = _withdrawn(target, pod) if bare else _steps(target, pod)
             try:
-                await _resize(cluster, namespace, target, pod)
-                asked += 1
+                for step in steps:
+                    await _patch(cluster, namespace, target, pod, step)
+                asked += bool(steps)
             except NotFound:
                 continue
             except Stale:
@@ -97,24 +121,44 @@ def _carries(target: TargetDecision, pod: Pod) -> bool:
     return limit is not None and pod.running is not None and (pod.running.limit or 0) >= limit
 
 
-def _asked_before(target: TargetDecision, pod: Pod) -> bool:
-    """The pod's spec has it already, and the kubelet is at work."""
+def _no_room(target: TargetDecision, pod: Pod, now: datetime) -> bool:
+    """A resize of the pod waits for room on its node, and has done so for long, or stands in a limit's way."""
+    if pod.deferred is None:
+        return False
     desired = from_tuned(target.tuned) or Memory()
-    return (pod.memory.limit or 0) >= (desired.limit or 0) and (pod.memory.request or 0) >= (desired.request or 0)
+    return now - pod.deferred >= DEFERRED or (pod.memory.limit or 0) < (desired.limit or 0)
 
 
-async def _resize(cluster: Cluster, namespace: str, target: TargetDecision, pod: Pod) -> None:
+def _withdrawn(target: TargetDecision, pod: Pod) -> list[Resources]:
+    """The request as it is in force, with the limit that was decided: a limit needs no room.
+
+    A Guaranteed pod's limit cannot go without its request: it stays as it is.
+    """
+    if pod.running is None:
+        return []
+    desired, running = from_tuned(target.tuned) or Memory(), pod.running
+    limit = running.limit if pod.guaranteed else max(desired.limit or 0, running.limit or 0)
+    wanted = Memory(running.request, limit)
+    return [] if pod.memory == wanted else [{"limits": limit or 0, "requests": running.request or 0}]
+
+
+def _steps(target: TargetDecision, pod: Pod) -> list[Resources]:
+    """What to ask for, one after the other; nothing where the pod's spec has it and the kubelet is at work."""
     desired = from_tuned(target.tuned) or Memory()
     limit = max(desired.limit or 0, pod.memory.limit or 0)
     request = max(desired.request or 0, pod.memory.request or 0)
-    steps = [{"limits": limit, "requests": request}]
+    if pod.memory == Memory(request, limit):
+        return []
     if not pod.guaranteed and request > (pod.memory.request or 0):
         # The limit first: a request that the node cannot hold would defer the whole resize.
-        steps = [{"limits": limit}, {"requests": request}]
-    for step in steps:
-        resources = {kind: {"memory": quantity.mebibytes(size)} for kind, size in step.items()}
-        body = {
-            "metadata": {"uid": pod.uid},
-            "spec": {"containers": [{"name": target.workload.container, "resources": resources}]},
-        }
-        await cluster.patch(path("v1", "pods", namespace, pod.name, "resize"), body)
+        return [{"limits": limit}, {"requests": request}]
+    return [{"limits": limit, "requests": request}]
+
+
+async def _patch(cluster: Cluster, namespace: str, target: TargetDecision, pod: Pod, step: Resources) -> None:
+    resources = {kind: {"memory": quantity.mebibytes(size)} for kind, size in step.items()}
+    body = {
+        "metadata": {"uid": pod.uid},
+        "spec": {"containers": [{"name": target.workload.container, "resources": resources}]},
+    }
+    await cluster.patch(path("v1", "pods", namespace, pod.name, "resize"), body)

@@ -97,9 +97,14 @@ class Cluster:
         """One object."""
         return await self._json("GET", where)
 
-    async def list(self, where: str, labels: Mapping[str, str]) -> list[Object]:
-        """All objects with these labels."""
-        answer = await self._json("GET", where, {"labelSelector": selector(labels)})
+    async def list(
+        self, where: str, labels: Mapping[str, str], fields: Mapping[str, str] | None = None
+    ) -> list[Object]:
+        """All objects with these labels and fields."""
+        query = {"labelSelector": selector(labels)}
+        if fields:
+            query["fieldSelector"] = ",".join(f"{key}={value}" for key, value in fields.items())
+        answer = await self._json("GET", where, query)
         return list(answer.get("items") or [])
 
     async def create(self, where: str, body: Object) -> bool:

@@ -127,6 +127,8 @@ def moved(moments: api.Moments, change: api.Change) -> api.Moments:
         told["parsing"] = change.time
     if change.reason == "OutOfMemory":
         told |= {"out_of_memory": change.time, "limit_before": old.limit}
+    if change.reason == "PodsRefused":
+        told["refused"] = change.time
     if change.reason == "MemoryBound":
         told |= {"memory_bound": change.time, "endured": new}
     return moments.model_copy(update=told)
@@ -143,6 +145,7 @@ def _dated(past: Past, moments: api.Moments) -> Past:
         raised=None if at is None else kills.Raise(at, None if before is None else quantity.parse(before)),
         endured=None if moments.endured is None else from_api(moments.endured),
         endured_at=_moment(moments.memory_bound),
+        refused=_moment(moments.refused),
     )
 
 
@@ -271,9 +274,11 @@ def next_step(item: Item, fresh: Sequence[Kill]) -> tuple[Step | None, bool]:
         item.before,
         item.seen.at,
     )
-    step = steps.first_of_all(bounds, workload, past, before)
+    step = steps.first_of_all(bounds, workload, past, before) or steps.pods_refused(workload, past, before)
     if step is not None or steps.beyond(bounds, workload):
         return step, False
+    if past.refused is not None and past.refused <= now < past.refused + steps.REFUSED:
+        return None, bool(fresh)
     own, nodes = [kill for kill in fresh if not kill.of_node], [kill for kill in fresh if kill.of_node]
     step = steps.urgent(bounds, workload, past, before, own, now) or (_fewer(item, own) if own else None)
     if step is not None:

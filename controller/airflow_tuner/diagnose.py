@@ -162,6 +162,21 @@ def template_changed(case: Case) -> Iterator[Finding]:
             )
 
 
+def pods_refused(case: Case) -> Iterator[Finding]:
+    """A workload cannot have the pods it should."""
+    for workload in _covered(case):
+        if workload.refusal is not None:
+            yield Finding(
+                "PodsRefused",
+                Severity.CRITICAL,
+                workload.target,
+                f"{short(workload.label)} cannot have the pods it should: {fitted(workload.refusal.why, 500)} "
+                "Where that is for what was decided, it is withdrawn. Look at the namespace's ResourceQuota and "
+                "LimitRange.",
+                case.seen.at,
+            )
+
+
 def resize_refused(case: Case) -> Iterator[Finding]:
     """A running pod that does not get what was decided."""
     for workload in _covered(case):
@@ -276,6 +291,7 @@ CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     parsing_overloaded,
     limits_missing,  # who may die next, or take others along
     template_changed,  # did somebody else act
+    pods_refused,  # can new pods be born at all
     resize_refused,  # did what we decided arrive in the pods that run
     admission_not_effective,  # and in those that were born since
 )

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow_tuner import api, environment, quantity
-from airflow_tuner.model import Death, Memory, Pod, Workload
+from airflow_tuner.model import Death, Memory, Pod, Refusal, Workload
 
 Object = Mapping[str, Any]
 
@@ -115,6 +115,7 @@ def _workload(item: Object, target: str, pods: Iterable[Object], line: str | Non
         grace=int(template["spec"].get("terminationGracePeriodSeconds", 30)),
         chart=str((item["metadata"].get("labels") or {}).get("chart", "")),
         labels=dict(item["metadata"].get("labels") or {}),
+        refusal=_refusal(item),
     )
 
 
@@ -203,6 +204,7 @@ def _pod(pod: Object, container: str) -> Pod:
         ready=_ready(status),
         held=_held(metadata),
         resize_problem=_resize_problem(status),
+        deferred=_deferred(status),
     )
 
 
@@ -240,6 +242,44 @@ def _ended_from(metadata: Object) -> datetime | None:
 def _restarts(container: Object) -> bool:
     policies = container.get("resizePolicy") or []
     return any(item["resourceName"] == "memory" and item["restartPolicy"] == "RestartContainer" for item in policies)
+
+
+def _deferred(status: Object) -> datetime | None:
+    for condition in status.get("conditions") or []:
+        pending = condition["type"] == "PodResizePending" and condition.get("status") == "True"
+        if pending and condition.get("reason") == "Deferred":
+            return moment(condition.get("lastTransitionTime"))
+    return None
+
+
+def _refusal(item: Object) -> Refusal | None:
+    """As a Deployment tells it; a StatefulSet does so in Events alone."""
+    for condition in (item.get("status") or {}).get("conditions") or []:
+        if condition["type"] == "ReplicaFailure" and condition.get("status") == "True":
+            return Refusal(moment(condition.get("lastTransitionTime")), str(condition.get("message", "")))
+    return None
+
+
+def lacks_pods(item: Object) -> bool:
+    """A StatefulSet that has fewer pods than it should."""
+    wanted = int(item["spec"].get("replicas", 1))
+    return item["kind"] == "StatefulSet" and int((item.get("status") or {}).get("replicas", 0)) < wanted
+
+
+def refused(workload: Workload, events: Iterable[Object]) -> Workload:
+    """A StatefulSet with what the Events of its namespace say of pods that it was refused."""
+    told = [
+        Refusal(_told_at(event), str(event.get("note", "")))
+        for event in events
+        if (event.get("regarding") or {}).get("name") == workload.name
+        and (event.get("regarding") or {}).get("kind") == workload.kind
+    ]
+    return replace(workload, refusal=max(told, key=lambda refusal: refusal.at)) if told else workload
+
+
+def _told_at(event: Object) -> datetime:
+    last = (event.get("series") or {}).get("lastObservedTime") or event.get("deprecatedLastTimestamp")
+    return moment(last or event.get("eventTime") or event["metadata"].get("creationTimestamp"))
 
 
 def _resize_problem(status: Object) -> str:

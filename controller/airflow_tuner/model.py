@@ -124,6 +124,8 @@ class Pod:
     """Its container's resizePolicy restarts it for a change of memory: it is never resized in place."""
     resize_problem: str = ""
     """Why the kubelet has not done a resize, in its words."""
+    deferred: datetime | None = None
+    """Since when a resize waits for room on the node."""
     usage: Usage = Usage()
     environment: Mapping[str, str] = field(default_factory=dict)
     """What it was born with of the variables that may be set."""
@@ -133,6 +135,15 @@ class Pod:
     """The annotation that asks that it not be disrupted, with its value."""
     slots: Slots | None = None
     """What the Celery worker in it says of itself; `None` where that is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The API server did not let a workload have a pod."""
+
+    at: datetime
+    why: str
+    """In its words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +183,8 @@ class Workload:
     """The Helm chart that made it, with its version."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Its own labels."""
+    refusal: Refusal | None = None
+    """Why it has fewer pods than it should, where the API server refuses them."""
 
     @property
     def label(self) -> str:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from airflow_tuner import api, inventory, parsing, prometheus, signals, telemetry
 from airflow_tuner.brokers import Brokers
 from airflow_tuner.cluster import Cluster, path
-from airflow_tuner.errors import TunerError
+from airflow_tuner.errors import Refused, TunerError
 from airflow_tuner.model import Metrics, MetricsState, Observation, Pod, Sample, Slots, Usage, Workload
 from airflow_tuner.prometheus import Prometheus, moment
 from airflow_tuner.signals import Series, Signal
@@ -49,6 +49,8 @@ async def observe(
     objects += [{**item, "kind": "StatefulSet"} for item in sets]
     line = inventory.line(objects, spec.airflow.version, known_line)
     seen = inventory.workloads(objects, pods, line)
+    if any(inventory.lacks_pods(item) for item in objects):
+        seen = await _refused(cluster, namespace, seen)
     urgent = any(pod.death and now - pod.death.at < URGENT for workload in seen for pod in workload.pods)
     asked, (slots, broker) = await asyncio.gather(
         _asked(source, spec, namespace, parsing.rounds(spec, seen, line), PATIENCE if urgent else None),
@@ -67,6 +69,16 @@ async def observe(
         else telemetry.Airflow(problem=airflow_problem),
         broker=broker,
     )
+
+
+async def _refused(cluster: Cluster, namespace: str, workloads: tuple[Workload, ...]) -> tuple[Workload, ...]:
+    """StatefulSets with the Events about pods they were refused, where those may be read."""
+    wanted = {"reason": "FailedCreate", "regarding.kind": "StatefulSet"}
+    try:
+        events = await cluster.list(path("events.k8s.io/v1", "events", namespace), {}, wanted)
+    except Refused:
+        return workloads
+    return tuple(inventory.refused(workload, events) for workload in workloads)
 
 
 Counts = frozenset[tuple[str, int]]

@@ -44,7 +44,7 @@ LARGEST = 4 * 2**20
 _PIECE = 2**16
 
 FRESH = 90.0
-"""Seconds for which an answer will do where nobody may wait for a newer one."""
+"""Seconds for which the last answer will do where nobody may wait for a newer one."""
 
 KEPT = 2000
 """Most answers that are kept for that."""
@@ -130,8 +130,8 @@ class Prometheus:
     source: Source
     calls: int = 0
     """Questions asked so far."""
-    _last: dict[str, tuple[float, tuple[Series, ...]]] = field(default_factory=dict, repr=False)
-    """The last answers, by question: when, and what."""
+    _last: dict[str, tuple[float, tuple[Series, ...] | Unavailable]] = field(default_factory=dict, repr=False)
+    """What came of the last questions: when, and what."""
     _connection: PrometheusConnect = field(init=False, repr=False)
     _threads: ThreadPoolExecutor = field(init=False, repr=False)
 
@@ -150,7 +150,7 @@ class Prometheus:
     async def ask(self, signal: Signal, scope: Scope, patience: float | None = None) -> tuple[Series, ...]:
         """The present values of a signal. A value that is no finite number is left out.
 
-        After `patience` seconds the last answer to the same question will do, if it is younger than `FRESH`.
+        After `patience` seconds what came of the same question the last time will do, if that is younger than `FRESH`.
         `Unavailable` within the source's time limit; `Misconfigured` for a token that cannot be sent.
         """
         self.calls += 1
@@ -164,20 +164,20 @@ class Prometheus:
             # The client's own limit is for each read: a source that sends a byte now and then would never end.
             async with asyncio.timeout(waits):
                 answer = await loop.run_in_executor(self._threads, self._connection.custom_query, promql)
+            found: tuple[Series, ...] | Unavailable
             found = tuple(series for item in answer if (series := _series(item)) is not None)
         except _FAILURES as error:
             if isinstance(error, TimeoutError) and waits < self.source.timeout_seconds:
-                return last
-            msg = f"The metrics source {self.name} does not answer as a Prometheus does ({_kind(error)})."
-            raise Unavailable(msg) from error
-        self._keep(promql, loop.time(), found)
-        return found
-
-    def _keep(self, promql: str, at: float, found: tuple[Series, ...]) -> None:
+                return _or_raise(last)
+            found = Unavailable(
+                f"The metrics source {self.name} does not answer as a Prometheus does ({_kind(error)})."
+            )
+            found.__cause__ = error
         self._last.pop(promql, None)
-        self._last[promql] = (at, found)
+        self._last[promql] = (loop.time(), found)
         if len(self._last) > KEPT:
             del self._last[next(iter(self._last))]
+        return _or_raise(found)
 
     def _authorized(self, file: Path, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """`request` with the token as the file has it now: it is renewed in place."""
@@ -193,6 +193,13 @@ class Prometheus:
             raise Misconfigured(msg)
         request.headers["Authorization"] = f"Bearer {token}"
         return request
+
+
+def _or_raise(found: tuple[Series, ...] | Unavailable) -> tuple[Series, ...]:
+    if isinstance(found, Unavailable):
+        # A new one, as a traceback grows with each time that an error is raised.
+        raise Unavailable(str(found)) from found.__cause__
+    return found
 
 
 def scope(metrics: api.Metrics, namespace: str, rounds: int = 0) -> Scope:

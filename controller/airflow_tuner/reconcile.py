@@ -120,6 +120,8 @@ class Turn:
     """Changes of running pods that were refused in the last turn, by pod."""
     evictions: dict[str, tuple[datetime, str]] = field(default_factory=dict)
     """Evictions that were refused of late, by pod: when, and why."""
+    waits: dict[str, datetime] = field(default_factory=dict)
+    """Since when there was no room on the node for a pod's request, by UID."""
     pods: frozenset[str] = frozenset()
     """The pods of the last turn."""
     told: set[tuple[str, int]] = field(default_factory=set)
@@ -184,7 +186,10 @@ class Turn:
     async def _act(self, policy: Object, told: Look) -> int:
         """Change the running pods; how many were asked for something."""
         known = self.refusals.keys()
-        asked, self.refusals = await actuator.resize(self.cluster, self.namespace, told.decision)
+        asked, self.refusals = await actuator.resize(
+            self.cluster, self.namespace, told.decision, self.waits, told.seen.at
+        )
+        self.waits = {uid: at for uid, at in self.waits.items() if told.seen.at - at < actuator.ROOM_AGAIN}
         celery = told.spec.celery if not told.seen.broker else None
         broker = None if celery is None else self.brokers.last(self.namespace, celery.broker_secret_ref)
         more, refused = await actuator.set_slots(broker, told.decision, told.seen.refusals)

@@ -121,7 +121,7 @@ class Recorder:
             name = _name(policy, change.decision)
             if name in self._told or now - datetime.fromisoformat(change.time) > EVENT_LIFETIME:
                 continue
-            released = change.reason in {"Released", "TemplateChanged"}
+            released = change.reason in {"Released", "TemplateChanged", "PodsRefused"}
             reason, action = ("Released", "Release") if released else ("Tuned", "Tune")
             note = f"{change.target}: {change.message}"
             at = _micro(datetime.fromisoformat(change.time))

@@ -163,6 +163,10 @@ def _finding(finding: Finding) -> api.FindingStatus:
 def _target(target: TargetDecision, line: str | None, prior: api.Status, change: api.Change | None) -> api.Target:
     workload = target.workload
     moments = moments_of(prior, workload.target)
+    before = next((item for item in prior.targets if item.name == workload.target), None)
+    if moments is not None and before is not None and before.template != written(workload.values):
+        # Another template may fit the quota that the last one did not.
+        moments = moments.model_copy(update={"refused": None})
     peaks = [pod.usage.peak.value for pod in workload.living if pod.usage.peak is not None]
     return api.Target(
         name=workload.target,

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from airflow_tuner import api, kills, quantity
 from airflow_tuner.model import Kill, Kind, Memory, Values, Workload
 from airflow_tuner.quantity import readable
-from airflow_tuner.sentence import short
+from airflow_tuner.sentence import fitted, short
 
 OOM_FACTOR = 1.5
 """Answer to a kill, as a factor on the limit it happened under. Chosen with the next: VPA's 1.2 needs up to four more
@@ -18,6 +18,10 @@ OOM_FACTOR_AGAIN = 2.0
 
 OOM_AGAIN = timedelta(hours=1)
 """A kill under a raised limit this soon after the raise means that the raise was too small."""
+
+REFUSED = timedelta(hours=1)
+"""For this long after the API server refused pods with what was decided, nothing is decided for them: a quota is not
+raised by trying."""
 
 PROBE_SPIKE = 130 * quantity.MEBIBYTE
 """The least that a limit rises by: what Celery's liveness probe takes for a moment inside the worker's container
@@ -54,6 +58,8 @@ class Past:
     """What was decided after the last kill at the policy's largest limit: fewer slots."""
     endured_at: datetime | None = None
     """When."""
+    refused: datetime | None = None
+    """Last time that pods with what was decided were refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,24 @@ def first_of_all(bounds: Bounds, workload: Workload, past: Past, before: Values)
     if beyond(bounds, workload) and before != template:
         return _above_maximum(bounds, workload)
     return None
+
+
+def pods_refused(workload: Workload, past: Past, before: Values) -> Step | None:
+    """What was decided is withdrawn where the API server refuses pods that have it."""
+    refusal, tuned = workload.refusal, past.tuned
+    if refusal is None or tuned is None or before == workload.values:
+        return None
+    ours = refusal.at >= datetime.fromisoformat(tuned.since) or tuned.limits.memory in refusal.why
+    # A quota on something else, such as the number of pods, is no matter of ours.
+    if not ours or ("exceeded quota" in refusal.why and "memory" not in refusal.why):
+        return None
+    return Step(
+        workload.values,
+        "PodsRefused",
+        f"Withdrawn, because the API server refuses pods of {short(workload.label)} with it: "
+        f"{fitted(refusal.why, 400)} New pods follow the template again; running pods keep what they have. Nothing is "
+        f"decided for them until {refusal.at + REFUSED:%H:%M}.",
+    )
 
 
 def urgent(

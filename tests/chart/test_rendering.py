@@ -148,7 +148,7 @@ def test_the_operator_has_these_rights_and_no_other(values: Object, render: Rend
         ("", "pods/resize", "patch"),
         ("", "pods/eviction", "create"),
         *(("apps", kind, verb) for kind in ("deployments", "statefulsets") for verb in ("get", "list", "watch")),
-        *(("events.k8s.io", "events", verb) for verb in ("get", "create", "patch")),
+        *(("events.k8s.io", "events", verb) for verb in ("get", "list", "create", "patch")),
     }
     leases = roles["tuner-airflow-tuner-lease"]
     assert leases["metadata"]["namespace"] == "operators"

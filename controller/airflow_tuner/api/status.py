@@ -88,6 +88,8 @@ class Moments(Model):
     """Last time that slots were taken for a kill at the policy's largest limit."""
     endured: Values | None = None
     """What was decided then."""
+    refused: Time | None = None
+    """Last time that the API server refused pods with what was decided."""
 
 
 class Target(Model):
@@ -204,7 +206,7 @@ class Change(Model):
     """What was changed."""
     reason: Annotated[str, Field(max_length=64)]
     """OutOfMemory, NodeMemoryPressure, BelowMinimum, LimitsMissing, SlotsExhausted, SlotsIdle, MemoryBound,
-    ParsingOverloaded, DagsStale, Recommended, BoundsChanged, TemplateChanged or Released."""
+    ParsingOverloaded, DagsStale, Recommended, BoundsChanged, TemplateChanged, PodsRefused or Released."""
     from_: Annotated[Values, Field(alias="from")]
     """Values before."""
     to: Values
