@@ -8,16 +8,17 @@ READY := .venv/.ready
 KEEP ?=
 SEED ?=
 CASE ?=
+VIRTUAL ?=
 
 .PHONY: help
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: ## The main job on a real node with real Airflow (root on Linux; SEED=n, KEEP=1 leaves it up)
-	@sh tests/testbed/install-packages.sh
+demo: ## The main job: real Airflow on a real node (root on Linux), else a virtual one (SEED=n, KEEP=1, VIRTUAL=1)
+	@if [ -z "$(VIRTUAL)" ]; then sh tests/testbed/install-packages.sh || echo 'Without them the demo is a virtual one.'; fi
 	@$(MAKE) --no-print-directory $(READY)
-	@SEED=$(SEED) KEEP=$(KEEP) $(BIN)/python -m testbed.demo
+	@SEED=$(SEED) KEEP=$(KEEP) VIRTUAL=$(VIRTUAL) $(BIN)/python -m testbed.demo
 
 .PHONY: test
 test: $(READY) ## All tests this machine can run; says what it skips and why

@@ -10,6 +10,7 @@ from testbed.controlplane import ControlPlane
 from testbed.processes import Area
 from testbed.programs import CannotBuild, build, missing
 from testbed.prometheus import Prometheus
+from testbed.users_cluster import Unusable, UsersCluster, chosen
 
 Needs = Callable[..., None]
 PrometheusFactory = Callable[[Sequence[Mapping[str, Any]]], Prometheus]
@@ -43,10 +44,17 @@ def needs(request: pytest.FixtureRequest) -> Needs:
 
 @pytest.fixture(scope="session")
 def control_plane(area: Area, needs: Needs) -> Iterator[ControlPlane]:
-    """Runs a control plane without nodes, shared by all tests of the run: use a namespace of your own."""
-    needs("control-plane")
-    with ControlPlane(area) as running:
-        yield running
+    """Runs a control plane without nodes, shared by all tests of the run: use a namespace of your own.
+
+    Where AIRFLOW_TUNER_TEST_KUBECONFIG names a cluster of the user's, it is that one.
+    """
+    kubeconfig = chosen()
+    needs("control-plane", *(["helm"] if kubeconfig else []))
+    try:
+        with ControlPlane(area) if kubeconfig is None else UsersCluster(area, kubeconfig) as running:
+            yield running
+    except Unusable as error:
+        pytest.exit(str(error), returncode=2)
 
 
 @pytest.fixture(scope="session")

@@ -31,9 +31,9 @@ WANTED = Outcome(frozenset({"1050Mi"}), ("1050Mi",), ("the decision's",), "", ("
 """Whatever the point was: a kill under 700 MiB, answered once."""
 
 
-def turn(airflow: PlayedAirflow, kubeconfig: Path, point: str) -> tuple[int, tuple[str, ...]]:
-    """One turn in a process of its own: (how it ended, the calls it made)."""
-    argv = [sys.executable, str(Path(dying_operator.__file__)), str(kubeconfig), airflow.namespace, point]
+def turn(airflow: PlayedAirflow, kubeconfig: Path, point: str, source: str = "") -> tuple[int, tuple[str, ...]]:
+    """One turn in a process of its own, with a Prometheus or none: (how it ended, the calls it made)."""
+    argv = [sys.executable, str(Path(dying_operator.__file__)), str(kubeconfig), airflow.namespace, point, source]
     done = subprocess.run(argv, check=False, timeout=60, capture_output=True, text=True)
     if done.returncode not in {0, KILLED}:
         raise AssertionError(done.stderr)

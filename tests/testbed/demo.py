@@ -5,7 +5,7 @@
 3. Forty slow DAG files are parsed too often: the interval changes, the dag-processor restarts, its CPU falls.
 
 `make demo` runs this: real API server, kubelet, containerd, Prometheus, Airflow with Celery, and the operator in a pod
-of its chart.
+of its chart. Where no real node can run, the same story plays on a virtual Airflow: `testbed.virtual_demo`.
 """
 
 import json
@@ -15,21 +15,20 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any
 
 import yaml
 
-from testbed import slow_files
+from testbed import slow_files, stage, virtual_demo
 from testbed.airflow_client import TaskTry
 from testbed.commands import CommandFailed
 from testbed.node import what_is_missing
 from testbed.operator_process import NAMESPACE, install_chart_on_node
 from testbed.processes import ProgramFailed
 from testbed.real_airflow import RealAirflow, real_airflow
+from testbed.telling import say, section, show, title
 
-POLICY = Path(__file__).parents[2] / "docs" / "examples" / "policy.yaml"
 DAG = "load_everything"
 BUSY_WORKER = 380
 """MiB that a worker of two slots takes with one task that does nothing (measured: 330 to 400)."""
@@ -45,10 +44,13 @@ CORES = 0.5
 def main() -> None:
     """Run the demo; exit with a sentence when it cannot."""
     seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(1, 10_000))
-    if missing := what_is_missing():
-        sys.exit(f"make demo: {missing}")
+    virtual = "VIRTUAL=1 asks for it." if os.environ.get("VIRTUAL") else what_is_missing()
+    keep = bool(os.environ.get("KEEP"))
     try:
-        _play(seed, keep=bool(os.environ.get("KEEP")))
+        if virtual:
+            virtual_demo.play(seed, virtual, keep=keep)
+        else:
+            _play(seed, keep=keep)
     except (ProgramFailed, CommandFailed) as error:
         sys.exit(f"make demo: {error}")
     except KeyboardInterrupt:
@@ -72,16 +74,6 @@ def values(limit: int) -> dict[str, Any]:
     }
 
 
-def quick(now: datetime) -> dict[str, Any]:
-    """What differs from the example for a play of minutes: shorter averages, larger steps, a window that is open."""
-    start, end = (now + timedelta(minutes=minutes) for minutes in (-10, 50))
-    window = {"start": f"{start:%H:%M}", "end": f"{end:%H:%M}", "timeZone": "UTC"}
-    return {
-        "metrics": {"windowSeconds": 60},
-        "changes": {"restarts": {"allowed": True, "window": window}, "maxStep": {"concurrencyPercent": 400}},
-    }
-
-
 def last_words(log: str) -> str:
     """What a task's log (JSON lines) says about memory."""
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
@@ -98,8 +90,8 @@ def _play(seed: int, *, keep: bool) -> None:
         install_chart_on_node(real.control_plane, real.node, real.prometheus.url)
         show(kubectl("get", "pods", f"--namespace={NAMESPACE}"))
         say("")
-        policy = yaml.safe_load(POLICY.read_text())
-        policy["spec"] |= quick(datetime.now(UTC))
+        policy = yaml.safe_load(stage.POLICY.read_text())
+        policy["spec"] |= stage.quick(datetime.now(UTC))
         show(yaml.safe_dump(policy, sort_keys=False, default_flow_style=None, width=100))
         kubectl("apply", "-f", "-", input=json.dumps(policy))
         _heal(real, size)
@@ -107,8 +99,7 @@ def _play(seed: int, *, keep: bool) -> None:
         _parse(real)
         _look(real)
         if keep:
-            say(f"\nKEEP=1: it stays up. export KUBECONFIG={real.control_plane.kubeconfig}   (Ctrl-C ends it)")
-            _wait_for_interrupt()
+            stage.wait_for_interrupt(f"export KUBECONFIG={real.control_plane.kubeconfig}")
 
 
 class _Watch:
@@ -221,16 +212,6 @@ def _look(real: RealAirflow) -> None:
     show(kubectl("events", "--for", "tuningpolicy.airflow-tuner.dev/airflow", namespace))
 
 
-def section(described: str, name: str) -> str:
-    """One section of the status as `kubectl describe` prints it."""
-    lines = described.splitlines()
-    start = next((number for number, line in enumerate(lines) if line.startswith(f"  {name}:")), None)
-    if start is None:
-        return ""
-    end = next((n for n in range(start + 1, len(lines)) if not lines[n].startswith("    ")), len(lines))
-    return "\n".join(lines[start:end]) + "\n"
-
-
 def limit_of(real: RealAirflow, pod: str) -> str:
     """The limit in force for the worker's container, as the kubelet reports it."""
     path = '{.status.containerStatuses[?(@.name=="worker")].resources.limits.memory}'
@@ -263,27 +244,6 @@ def environment_of(real: RealAirflow, pod: str) -> dict[str, str]:
         for entry in entries
         if "FILE_PROCESS" in entry["name"] or "PARSING" in entry["name"]
     }
-
-
-def _wait_for_interrupt() -> None:
-    while True:
-        time.sleep(3600)
-
-
-def title(text: str) -> None:
-    """A heading."""
-    say(f"\n=== {text}")
-
-
-def show(text: str) -> None:
-    """Something a program printed."""
-    say("\n".join(f"    {line}" for line in text.rstrip().splitlines()))
-
-
-def say(text: str) -> None:
-    """A line of commentary."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

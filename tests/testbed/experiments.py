@@ -20,7 +20,7 @@ from airflow_tuner.prometheus import Prometheus as Source
 from airflow_tuner.reconcile import Turn
 from airflow_tuner.recorder import Recorder
 from airflow_tuner.settings import Source as SourceSettings
-from testbed import demo, operator_process
+from testbed import demo, operator_process, stage
 from testbed.controlplane import ControlPlane
 from testbed.operator_process import NAMESPACE, RELEASE, Operator
 from testbed.played_airflow import played_airflow
@@ -28,6 +28,7 @@ from testbed.processes import Area
 from testbed.programs import build
 from testbed.prometheus import Prometheus
 from testbed.real_airflow import RealAirflow, real_airflow
+from testbed.telling import say
 
 SEEDS = (11, 23, 37, 58, 71)
 POLL = 0.05
@@ -73,7 +74,7 @@ def process_kill() -> str:
     rows = []
     with real_airflow(demo.values(demo.drawn(SEEDS[0])[0]), scrape_interval="5s") as real:
         operator_process.install_chart(real.control_plane, real.prometheus.url)
-        real.control_plane.kubectl("apply", "-f", demo.POLICY)
+        real.control_plane.kubectl("apply", "-f", stage.POLICY)
         with Operator(real.area, real.control_plane, real.prometheus.url, [real.airflow.namespace]) as operator:
             for number, seed in enumerate(SEEDS):
                 limit, size = demo.drawn(seed)
@@ -82,7 +83,7 @@ def process_kill() -> str:
                     real.airflow.wait_until(real.airflow.healthy, "Airflow to be healthy again", WAIT)
                 line, tries, restarts = one_process_kill(real, size)
                 rows.append((seed, limit, size, line, tries, restarts))
-                demo.say(f"seed {seed}: kill to limit in force {line.between('kill', 'in force'):.1f} s")
+                say(f"seed {seed}: kill to limit in force {line.between('kill', 'in force'):.1f} s")
             log = operator.log()
     if "Traceback" in log:
         msg = f"the operator logged an error:\n{log}"
@@ -111,7 +112,7 @@ def container_kill() -> str:
         with Operator(real.area, real.control_plane, real.prometheus.url, [real.airflow.namespace]):
             for number in range(1, 6):
                 lines.append(one_container_kill(real, f"eater-{number}"))
-                demo.say(f"kill {number}: {lines[-1].between('OOMKilled', 'in spec'):.2f} s")
+                say(f"kill {number}: {lines[-1].between('OOMKilled', 'in spec'):.2f} s")
     table = ["| kill | status to new limit in spec (s) | status to limit in force (s) |", "|---|---|---|"]
     table += [
         f"| {number} | {line.between('OOMKilled', 'in spec'):.2f} | {line.between('OOMKilled', 'in force'):.2f} |"

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from testbed import demo
 from testbed.commands import CommandFailed
 from testbed.controlplane import ControlPlane
 from testbed.helm import helm
@@ -20,6 +19,7 @@ from testbed.operator_process import CHART, NAMESPACE, RELEASE, Operator
 from testbed.played_airflow import Object, PlayedAirflow
 from testbed.processes import Area, ProgramFailed
 from testbed.programs import build
+from testbed.telling import say
 
 NOWHERE = "http://127.0.0.1:9"
 WAIT = 120.0
@@ -338,7 +338,7 @@ def _row(now: Tuned, number: int, step: Step) -> str:
     change = airflow.status()["history"][0]
     told = f"{change['from'].get('limit')} -> {change['to'].get('limit')}"
     row = f"| {number} | {step.name} | {seconds:.1f} | {_told(meanwhile)} | {_told(workers)} | {told} |"
-    demo.say(row)
+    say(row)
     return row
 
 

@@ -15,6 +15,8 @@ from testbed.controlplane import ControlPlane
 Object = dict[str, Any]
 
 LABELS = {"tier": "airflow", "release": "airflow"}
+NOWHERE = {"airflow-tuner.dev/played-by": "tests"}
+"""No node has this label: no kubelet of the cluster meddles."""
 
 
 class PlayedAirflow:
@@ -40,7 +42,8 @@ class PlayedAirflow:
     def deploy(self, component: str, replicas: int, resources: Object, name: str = "", **container: Any) -> None:  # noqa: ANN401 - any field of the container
         """A Deployment as the official chart has it."""
         labels = {**LABELS, "component": component}
-        pod = {"containers": [{"name": component, "image": "airflow:local", "resources": resources, **container}]}
+        played = {"name": component, "image": "airflow:local", "resources": resources, **container}
+        pod = {"containers": [played], "nodeSelector": NOWHERE}
         self.apply(
             {
                 "apiVersion": "apps/v1",

@@ -72,6 +72,10 @@ class Prometheus:
         result: list[dict[str, Any]] = json.loads(fetch(url))["data"]["result"]
         return result
 
+    def metrics(self) -> str:
+        """Returns its metrics about itself, in Prometheus' text format."""
+        return fetch(f"{self.url}/metrics").decode()
+
 
 class StatsdExporter:
     """A statsd_exporter: StatsD packets in by UDP on `address:udp_port`, metrics out by HTTP at `url`."""

@@ -6,7 +6,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from testbed import experiments, slot_experiments
+from testbed import (
+    experiments,
+    fault_experiments,
+    helm_experiments,
+    recovery_experiments,
+    scale_experiments,
+    slot_experiments,
+)
 
 ROOT = Path(__file__).parents[2]
 EVIDENCE = ROOT / "docs" / "evidence"
@@ -19,6 +26,11 @@ CASES: dict[str, Callable[[], str]] = {
     "slots-held": slot_experiments.held,
     "slots-changes": slot_experiments.slot_changes,
     "parsing": slot_experiments.parsing,
+    "virtual-kills": scale_experiments.virtual_kills,
+    "idle-cost": scale_experiments.idle_cost,
+    "deaths": recovery_experiments.all_deaths,
+    "faults": fault_experiments.faults,
+    "helm-upgrades": helm_experiments.upgrades,
 }
 
 

@@ -15,6 +15,7 @@ from testbed.airflow_lines import AIRFLOW_2, AIRFLOW_3, Line
 from testbed.operator_process import MAY_READ_BROKER, Operator
 from testbed.processes import ProgramFailed
 from testbed.real_airflow import RealAirflow, real_airflow
+from testbed.telling import say
 
 DAG = "short_tasks"
 LIMIT = 800
@@ -144,7 +145,7 @@ def slots() -> str:
             f"| {line['restarts']}{'' if line['same pod'] else ' and another pod'} |"
         )
         whys.append(f"{airflow_line.version}: {line['why']}")
-        demo.say(rows[-1])
+        say(rows[-1])
     head = "| Airflow | slots | limit | decided | in force | objective met | all done | run | restarts |"
     table = [head, "|---" * 9 + "|", *rows]
     return (
@@ -234,7 +235,7 @@ def slot_changes() -> str:
             airflow.wait_until(lambda n=wanted: _takes(real, n), f"{wanted} slots", LONG)  # type: ignore[misc] # bound
             busy = next(iter(slots_of(real).values()))
             rows.append(f"| {number} | {wanted} | {time.monotonic() - began:.1f} | {busy.processes} | {busy.busy} |")
-            demo.say(rows[-1])
+            say(rows[-1])
             # Celery lets processes come and go up to 5 s late.
             time.sleep(6)
         apply_policy(real)
@@ -289,7 +290,7 @@ def _parsing_of(real: RealAirflow, line: Line, rows: list[str], whys: list[str])
     def row(what: str, seconds: int) -> None:
         time.sleep(seconds + 15)
         rows.append(_parsed(real, line, what, seconds))
-        demo.say(rows[-1])
+        say(rows[-1])
 
     row("two files", 90)
     slow_files.write(real.airflow, FORTY, 0.3)
