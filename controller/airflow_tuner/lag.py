@@ -134,7 +134,8 @@ def before_workers(tasks: Tasks | None) -> tuple[tuple[str, str, str], ...]:
             "raise the pool's slots, or let its tasks wait.",
         )
         for pool in tasks.pools
-        if pool.full
+        # One that is full of tasks that wait for a worker does not hold them back.
+        if pool.full and pool.queued <= pool.running
     ]
     used_up = tasks.open_slots is not None and tasks.open_slots <= 0
     if used_up and tasks.startable and not tasks.waiting_in(None):

@@ -197,6 +197,7 @@ RATES = {
     "critical": _rate("airflow_scheduler_critical_section_query_duration_count"),
     "critical_seconds": _rate("airflow_scheduler_critical_section_query_duration_sum"),
     "beats": "sum(increase(airflow_scheduler_heartbeat{$airflow}[3m]))",
+    "known": "max(airflow_scheduler_heartbeat{$airflow} offset 30s)",
     "busy_day": f"max_over_time({_BUSY})",
     "busy_day_samples": f"count_over_time({_BUSY})",
     "parses": _rate("airflow_dag_processing_last_duration_count", window="$rounds"),
@@ -206,9 +207,9 @@ RATES = {
     "oldest": f"max(max_over_time({_PARSED}[$rounds]) and {_LIVING})",
 }
 """What each is: tasks started and ended per second, seconds of the ended ones per second, the longest task (99 %),
-runs of the scheduler's critical query per second and their seconds, heartbeats of three minutes, most slots busy at
-once within a day (and of how many looks, five minutes apart), parses per second and their seconds, files, files that
-were parsed within the rounds, and the most seconds that a file was not parsed."""
+runs of the scheduler's critical query per second and their seconds, heartbeats of three minutes, their count 30 s ago,
+most slots busy at once within a day (and of how many looks, five minutes apart), parses per second and their seconds,
+files, files that were parsed within the rounds, and the most seconds that a file was not parsed."""
 
 AIRFLOW_RATES = Signal(
     "rates",

@@ -149,15 +149,16 @@ def read(answers: Answers, line: str | None) -> Airflow:
             "spec.metrics.airflowMatchLabels."
         )
     rates = {item.labels.get("signal", ""): item.value for item in answers.get(signals.AIRFLOW_RATES.name, ())}
-    if "beats" not in rates:
-        return Airflow(
-            problem="The scheduler's heartbeat has been scraped only once so far: what moves is known in a moment."
-        )
-    if not rates["beats"]:
-        return Airflow(
-            problem="The scheduler's heartbeat has not moved for three minutes: what Airflow's metrics say is old. "
-            "Look at the scheduler."
-        )
+    if not rates.get("beats"):
+        if "beats" not in rates or "known" not in rates:
+            # A scheduler beats every 5 s.
+            problem = "The scheduler's heartbeat has been scraped for a moment only: what moves is known within 30 s."
+        else:
+            problem = (
+                "The scheduler's heartbeat did not move in three minutes: what Airflow's metrics say is old. Look at "
+                "the scheduler."
+            )
+        return Airflow(problem=problem)
     return Airflow(
         tasks=_tasks(gauges, answers.get(signals.QUEUES.name, ()), rates),
         parsing=_parsing(gauges, rates, answers.get(signals.SLOWEST_FILES.name, ()), line),

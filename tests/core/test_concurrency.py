@@ -230,6 +230,13 @@ def test_a_full_pool_is_told_about_the_pool_and_changes_no_slots() -> None:
     assert finding.message.startswith("PoolExhausted: The pool small is full (1 running, 0 queued), and 10 more slots")
 
 
+def test_a_pool_that_is_full_of_tasks_which_wait_for_a_worker_is_not_blamed() -> None:
+    full = telemetry.Pool("default_pool", open=0, running=2, queued=126, scheduled=72)
+    last = turn(slots_spec(), crowded(126, 2, of=celery(2, busy=2), pools=(full,)))
+    assert last.reasons == ["SlotsExhausted"]
+    assert [finding.target for finding in last.findings] == ["worker/default"]
+
+
 def test_a_used_up_parallelism_is_told_about_the_scheduler() -> None:
     pool = telemetry.Pool("default_pool", open=100, running=28, queued=0, scheduled=9)
     last = turn(slots_spec(), crowded(0, 2, pools=(pool,), open_slots=0, handed_out=32))

@@ -12,6 +12,7 @@ from airflow_tuner.telemetry import Pool
 HOME = {"instance": "10.0.0.7:9102", "job": "airflow"}
 RATES = {
     "beats": 36.0,
+    "known": 1200.0,
     "started": 0.5,
     "ended": 0.5,
     "ended_seconds": 1.5,
@@ -135,9 +136,10 @@ def test_without_a_heartbeat_nothing_counts() -> None:
 @pytest.mark.parametrize(
     ("rates", "problem"),
     [
-        ({**RATES, "beats": 0.0}, "The scheduler's heartbeat has not moved for three minutes"),
-        (without("beats"), "The scheduler's heartbeat has been scraped only once so far"),
-        ({}, "The scheduler's heartbeat has been scraped only once so far"),
+        ({**RATES, "beats": 0.0}, "The scheduler's heartbeat did not move in three minutes"),
+        ({**without("known"), "beats": 0.0}, "The scheduler's heartbeat has been scraped for a moment only"),
+        (without("beats"), "The scheduler's heartbeat has been scraped for a moment only"),
+        ({}, "The scheduler's heartbeat has been scraped for a moment only"),
     ],
 )
 def test_gauges_that_outlive_their_scheduler_do_not_count(rates: Mapping[str, float], problem: str) -> None:

@@ -345,6 +345,7 @@ def known(found: telemetry.Airflow) -> tuple[telemetry.Tasks, telemetry.Parsing]
 
 def test_every_signal_of_both_lines_is_read(scraped: Scraped) -> None:
     scraped.show(paged("airflow_pool_running_slots_default_pool 14", still=True, age=310, release="three"))
+    scraped.show(paged("airflow_scheduler_heartbeat 1", still=True, age=45, release="three"))
     scraped.show(paged(AIRFLOW_3, release="three"), paged(AIRFLOW_2, release="two"))
     scope = prometheus.scope(api.Metrics(airflow_match_labels={"release": "three"}, window_seconds=WINDOW), "n")
 
@@ -418,7 +419,12 @@ def test_gauges_whose_scheduler_has_stopped_are_not_believed(scraped: Scraped) -
     scraped.show(paged(AIRFLOW_3, still=True, release="stopped"))
     found = scraped.read("3", release="stopped")
     assert (found.tasks, found.parsing) == (None, None)
-    assert found.problem.startswith("The scheduler's heartbeat has not moved for three minutes")
+    assert found.problem.startswith("The scheduler's heartbeat has been scraped for a moment only")
+    scraped.show(paged(AIRFLOW_3, still=True, age=45, release="dead"))
+    scraped.show(paged(AIRFLOW_3, still=True, release="dead"))
+    found = scraped.read("3", release="dead")
+    assert (found.tasks, found.parsing) == (None, None)
+    assert found.problem.startswith("The scheduler's heartbeat did not move in three minutes")
 
 
 # What containers do, as cAdvisor says it.

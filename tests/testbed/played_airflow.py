@@ -15,7 +15,7 @@ from testbed.controlplane import ControlPlane
 Object = dict[str, Any]
 
 LABELS = {"tier": "airflow", "release": "airflow"}
-NOWHERE = {"airflow-tuner.dev/played-by": "tests"}
+NOWHERE = {"played-by": "tests"}
 """No node has this label: no kubelet of the cluster meddles."""
 
 
