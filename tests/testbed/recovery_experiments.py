@@ -58,14 +58,17 @@ def _killed(airflow: PlayedAirflow, turn: Turn) -> Turn:
 
 def _end(plane: ControlPlane, turn: Turn, point: str, call: str) -> tuple[str, str, str]:
     """(when, call, what was found in the end: `as wanted`, or what differs)."""
-    with played_airflow(plane, f"death-{point.replace(':', '-')}") as airflow:
-        died, _ = _killed(airflow, turn)(airflow, point)
-        for _ in range(TURNS_AFTERWARDS):
-            turn(airflow, "never")
-        found = deaths.outcome(airflow)
+    for attempt in range(3):
+        with played_airflow(plane, f"death-{point.replace(':', '-')}-{attempt}") as airflow:
+            died, _ = _killed(airflow, turn)(airflow, point)
+            for _ in range(TURNS_AFTERWARDS):
+                turn(airflow, "never")
+            found = deaths.outcome(airflow)
+        if died == deaths.KILLED:
+            break
+    else:
+        raise ProgramFailed(f"the operator never came to {point}, {call}")
     how = "as wanted" if found == deaths.WANTED else str(found)
-    if died != deaths.KILLED:
-        how = "it did not die: the turn did not make this call"
     say(f"{point:12} {call:70} {how}")
     return point.partition(":")[0], call, how
 
@@ -77,11 +80,11 @@ def _page(calls: tuple[str, ...], ends: list[tuple[str, str, str]]) -> str:
     return (
         "A worker of 700 MiB was killed for memory. The turn that answers it runs in a process of its own, with the\n"
         "chart's rights; a switch at our ports to Kubernetes and Prometheus kills it with SIGKILL before a call is\n"
-        f"sent, or after it was answered. {TURNS_AFTERWARDS} turns of new processes follow. Wanted each time: the\n"
-        "limit in the spec is 1050 MiB; one entry in the history of the status and of the checkpoint; one Event, told\n"
-        "once.\n\n"
+        f"sent, or after it was answered. {TURNS_AFTERWARDS} turns of new processes follow. Wanted each time: the limit\n"
+        "in the spec is 1050 MiB; one entry in the history of the status and of the checkpoint; one Event, told once.\n"
+        "The questions to Prometheus are asked at the same time.\n\n"
         f"{len(ends)} deaths; {', '.join(f'{count} {how}' for how, count in found.most_common())}.\n\n"
-        + "\n".join([*wrong, "" * bool(wrong), "| call | |", "|---|---|", *rows])
+        + "\n".join([*wrong, "" * bool(wrong), "| | call |", "|---|---|", *rows])
     )
 
 
