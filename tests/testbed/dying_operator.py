@@ -61,9 +61,10 @@ class DyingCluster(Cluster):
     ) -> aiohttp.ClientResponse:
         told = f"{method} {where}"
         number = self.switch.before(told)
-        answer = await super()._send(method, where, query, body, kind, seconds)
-        self.switch.after(number, told)
-        return answer
+        try:
+            return await super()._send(method, where, query, body, kind, seconds)
+        finally:
+            self.switch.after(number, told)
 
 
 class DyingSource(Prometheus):

@@ -80,9 +80,9 @@ def _page(calls: tuple[str, ...], ends: list[tuple[str, str, str]]) -> str:
     return (
         "A worker of 700 MiB was killed for memory. The turn that answers it runs in a process of its own, with the\n"
         "chart's rights; a switch at our ports to Kubernetes and Prometheus kills it with SIGKILL before a call is\n"
-        f"sent, or after it was answered. {TURNS_AFTERWARDS} turns of new processes follow. Wanted each time: the limit\n"
-        "in the spec is 1050 MiB; one entry in the history of the status and of the checkpoint; one Event, told once.\n"
-        "The questions to Prometheus are asked at the same time.\n\n"
+        f"sent, or after it was answered. {TURNS_AFTERWARDS} turns of new processes follow. Wanted each time: the\n"
+        "limit in the spec is 1050 MiB; one entry in the history of the status and of the checkpoint; one Event, told\n"
+        "once. The questions to Prometheus are asked at the same time.\n\n"
         f"{len(ends)} deaths; {', '.join(f'{count} {how}' for how, count in found.most_common())}.\n\n"
         + "\n".join([*wrong, "" * bool(wrong), "| | call |", "|---|---|", *rows])
     )
