@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_tuner.diagnose import ADMISSION_GRACE
+from airflow_tuner.diagnose.arrival import ADMISSION_GRACE
 from airflow_tuner.inventory import DECISION
 from cluster.conftest import NOWHERE
 from cluster.test_operator import deployed, eventually, worked

@@ -37,7 +37,7 @@ def play(seed: int, why: str, *, keep: bool) -> None:
     fleet = fleet_of(seed)
     limit, size = drawn(seed, fleet.laws)
     say(f"airflow-tuner demo, seed {seed} (SEED={seed} make demo plays the same again)")
-    say(f"VIRTUAL: {why}")
+    say(f"This is VIRTUAL. {why}")
     say(
         "Airflow and the kubelet are played by a model: its containers, tasks and kills take no memory of this machine."
     )

@@ -1,0 +1,45 @@
+"""What is wrong, in the order a person would look: is there anything to see, is the evidence fresh, who died, what now.
+
+Each check is a small pure function in the room of its cause; a finding says what was seen, with its numbers, and what
+the user can do.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime
+
+from airflow_tuner import api
+from airflow_tuner.diagnose import arrival, memory, ownership, sources, waiting
+from airflow_tuner.diagnose.case import Case
+from airflow_tuner.model import Finding, Observation, Severity
+
+CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
+    ownership.another_policy_acts,  # is it ours to act
+    ownership.targets_not_found,  # is there anything to look at
+    sources.metrics_missing,  # can we trust what we see
+    sources.airflow_metrics_missing,
+    sources.broker_unavailable,
+    memory.out_of_memory,  # who died
+    waiting.queue_lag_high,  # who waits
+    waiting.parsing_overloaded,
+    memory.limits_missing,  # who may die next, or take others along
+    ownership.template_changed,  # did somebody else act
+    arrival.pods_refused,  # can new pods be born at all
+    arrival.resize_refused,  # did what we decided arrive in the pods that run
+    arrival.admission_not_effective,  # and in those that were born since
+)
+
+
+def diagnose(spec: api.Spec, seen: Observation, prior: api.Status) -> tuple[Finding, ...]:
+    """The findings, worst first; `since` of one that was there before is kept."""
+    case = Case(spec, seen, prior)
+    began: dict[tuple[str, str], datetime] = {}
+    for old in prior.findings:
+        since = datetime.fromisoformat(old.since)
+        began[old.reason, old.target] = min(since, began.get((old.reason, old.target), since))
+    found = [finding for check in CHECKS for finding in check(case)]
+    order = list(Severity)
+    return tuple(
+        replace(finding, since=began.get((finding.reason, finding.target), finding.since))
+        for finding in sorted(found, key=lambda finding: order.index(finding.severity))
+    )

@@ -1,0 +1,34 @@
+"""What a check may look at."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from airflow_tuner import api, decide
+from airflow_tuner.model import Observation, Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One look at one Airflow, with its policy and what is remembered of it."""
+
+    spec: api.Spec
+    seen: Observation
+    prior: api.Status
+
+    def covered(self) -> Iterator[Workload]:
+        """The workloads that the policy is about."""
+        for workload in self.seen.workloads:
+            if decide.bounds_of(self.spec, workload.component, workload.target, workload.name):
+                yield workload
+
+    def items(self) -> Iterator[decide.Item]:
+        """The targets of the policy, with their past."""
+        for workload in self.seen.workloads:
+            bounds = decide.bounds_of(self.spec, workload.component, workload.target, workload.name)
+            if bounds is not None:
+                yield decide.item_of(self.spec, bounds, workload, self.seen, self.prior)
+
+
+def is_based_on(entry: api.Tuned, workload: Workload) -> bool:
+    """Whether what was tuned belongs to the template as it is now."""
+    return entry.baseline == decide.baseline(workload)

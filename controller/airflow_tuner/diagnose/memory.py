@@ -1,0 +1,74 @@
+"""Who died for memory, and who may next."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from airflow_tuner import decide, kills
+from airflow_tuner.diagnose.case import Case
+from airflow_tuner.model import Finding, Severity, Workload
+from airflow_tuner.quantity import readable
+from airflow_tuner.sentence import counted, listed, short
+
+SHOWN = timedelta(hours=1)
+"""How long a kill stays a finding."""
+
+
+def out_of_memory(case: Case) -> Iterator[Finding]:
+    """The kernel killed a container, or a process in one, within the hour."""
+    for workload in case.covered():
+        yield from _killed(case, workload)
+
+
+def limits_missing(case: Case) -> Iterator[Finding]:
+    """A container that may take the whole node."""
+    for workload in case.covered():
+        waiting = [pod for pod in workload.living if (pod.running or pod.memory).limit is None]
+        if workload.template.limit is None and (waiting or not workload.living):
+            yield Finding(
+                "LimitsMissing",
+                Severity.WARNING,
+                workload.target,
+                f"The container {short(workload.container)} of {short(workload.label)} has no memory limit: one task "
+                f"can take the whole node's memory. {counted(len(waiting), 'running pod', 'running pods')} can only "
+                "get one at the next creation (a restart).",
+                case.seen.at,
+            )
+
+
+def _killed(case: Case, workload: Workload) -> Iterator[Finding]:
+    now = case.seen.at
+    raised = decide.remembered(case.prior, workload.target).raised
+    dead = [pod for pod in workload.pods if pod.death and now - pod.death.at <= SHOWN]
+    processes = {pod.name: count for pod in workload.pods if (count := kills.recent_process_kills(pod.usage))}
+    if not dead and not processes:
+        return
+    parts = []
+    times = [pod.death.at for pod in dead if pod.death]
+    if times:
+        parts.append(
+            f"{counted(len(dead), 'container', 'containers')} of {short(workload.label)} killed for memory, the last "
+            f"at {max(times):%H:%M:%S}"
+        )
+    if processes:
+        parts.append(
+            f"{counted(sum(processes.values()), 'process', 'processes')} killed for memory in {listed([*processes])} "
+            "within the hour while the container lived on: Kubernetes shows nothing, the tasks fail"
+        )
+    hit = [pod for pod in workload.pods if pod in dead or pod.name in processes]
+    limits = [memory.limit for pod in hit if (memory := pod.running or pod.memory).limit]
+    now_at = f"The limit in force is {readable(min(limits))}" if limits else "No limit is in force"
+    bounds = decide.bounds_of(case.spec, workload.component, workload.target, workload.name)
+    full = bounds is not None and bool(limits) and max(limits) >= bounds.max
+    advice = (
+        ". That is the policy's maximum, and it stays: load less at once in the tasks, run fewer of them at a time, or "
+        "raise memory.max."
+        if full
+        else ". If one task needs it all, load its data in chunks or give it a queue of its own."
+    )
+    # Of a container that died, the limit alone is known: the peak belongs to the one that came after it.
+    of_node = not any((pod.running or pod.memory).limit for pod in dead) and all(
+        kills.well_below(pod, raised) for pod in hit
+    )
+    reason = "NodeMemoryPressure" if of_node else "OutOfMemory"
+    message = f"{'; '.join(parts)}. {now_at}{advice}"
+    yield Finding(reason, Severity.CRITICAL, workload.target, message, min(times, default=now))
