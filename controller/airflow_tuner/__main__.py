@@ -1,4 +1,4 @@
-"""The command line: `airflow-tuner run`, `plan`, `explain`, `crd` and `reference`."""
+"""The command line: `airflow-tuner run`, `diagnose`, `plan`, `explain`, `crd` and `reference`."""
 
 import asyncio
 import json
@@ -145,6 +145,20 @@ def plan_command(output: str, helm_values: bool, **where: Any) -> None:  # noqa:
         document = explain.document(told.status, told.decision, told.waiting)
         text = json.dumps(document, indent=2) if output == "json" else yaml.safe_dump(document, sort_keys=False)
         click.echo(text.rstrip())
+
+
+@main.command("diagnose")
+@_of_a_policy
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def diagnose_command(output: str, **where: Any) -> None:  # noqa: ANN401 - the options above
+    """Print what is wrong, worst first, and what that rests on."""
+    from airflow_tuner import report
+
+    told = _looked(**where)
+    if output == "json":
+        click.echo(json.dumps(report.document(told.policy, told.seen, told.findings), indent=2))
+    else:
+        click.echo(report.text(told.policy, told.seen, told.findings))
 
 
 @main.command("explain")

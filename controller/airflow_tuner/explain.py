@@ -93,12 +93,12 @@ def page(
     sections = [
         f"{target}: container {workload.container} of {workload.label}, {pods}, mode {spec.mode}.",
         wrapped(found.why),
-        _section("Memory", _memory(found, item.slots, f"{readable(bounds.min)} to {readable(bounds.max)}")),
+        section("Memory", _memory(found, item.slots, f"{readable(bounds.min)} to {readable(bounds.max)}")),
     ]
     if workload.component == "worker":
-        sections.append(_section("Slots", _slots(spec, found, item.slots)))
+        sections.append(section("Slots", _slots(spec, found, item.slots)))
     if workload.component == "dag-processor":
-        sections.append(_section("Parsing", _parsing(spec, found, item.parsing)))
+        sections.append(section("Parsing", _parsing(spec, found, item.parsing)))
     if mine := [_waits(entry) for entry in waiting if entry.target is found]:
         sections.append("\n".join(["Waiting for the next creation of the pod", *mine]))
     return "\n\n".join(sections)
@@ -187,7 +187,8 @@ def _sizes(memory: Memory) -> str:
     return f"{request} / {limit}"
 
 
-def _section(title: str, rows: Iterable[tuple[str, str]]) -> str:
+def section(title: str, rows: Iterable[tuple[str, str]]) -> str:
+    """Rows of a name and a text under a title."""
     lines = [title]
     for name, text in rows:
         lines.append(_filled(text, f"  {name:<10}", " " * 12))

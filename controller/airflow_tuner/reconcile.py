@@ -46,6 +46,8 @@ log = logging.getLogger("airflow_tuner")
 class Look:
     """One look at one policy, and what comes of it. Nothing is written."""
 
+    policy: str
+    """Its namespace and name."""
     spec: api.Spec
     prior: api.Status
     seen: Observation
@@ -97,7 +99,8 @@ async def look(
     decision = decide(spec, seen, prior, identity=metadata.get("uid", ""), paused=paused)
     waiting = restarts.waiting(spec, seen, decision)
     new = status.rendered(prior, spec, seen, findings, decision, waiting, metadata.get("generation", 0))
-    return Look(spec, prior, seen, findings, decision, waiting, new, paused)
+    name = f"{metadata['namespace']}/{metadata.get('name', '')}".rstrip("/")
+    return Look(name, spec, prior, seen, findings, decision, waiting, new, paused)
 
 
 @dataclass
