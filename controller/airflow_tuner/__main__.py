@@ -43,6 +43,7 @@ def main() -> None:
 )
 @click.option("--identity", envvar="POD_NAME", help="Our name in the Lease; the pod's name in a cluster.")
 @click.option("--health-port", type=int, help="Port of /healthz.")
+@click.option("--metrics-port", type=int, help="Port of /metrics, its own for Prometheus.")
 @click.option(
     "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
 )
@@ -54,6 +55,7 @@ def run(  # noqa: PLR0913, PLR0917 - one argument per option
     lease_namespace: str,
     identity: str | None,
     health_port: int | None,
+    metrics_port: int | None,
     log_level: str,
 ) -> None:
     """Run the operator until it is told to stop."""
@@ -70,6 +72,7 @@ def run(  # noqa: PLR0913, PLR0917 - one argument per option
             lease_namespace=lease_namespace,
             identity=identity or f"{socket.gethostname()}-{os.getpid()}",
             health_port=health_port,
+            metrics_port=metrics_port,
         )
         asyncio.run(_run(settings))
     except Misconfigured as error:

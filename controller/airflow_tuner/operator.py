@@ -16,6 +16,7 @@ from airflow_tuner import api, inventory
 from airflow_tuner.brokers import Brokers
 from airflow_tuner.cluster import Cluster, NotFound, path, policy_path
 from airflow_tuner.errors import Misconfigured, TunerError, Unavailable
+from airflow_tuner.exporter import Exporter
 from airflow_tuner.lease import Lease
 from airflow_tuner.observe import process_kills
 from airflow_tuner.prometheus import Prometheus
@@ -36,6 +37,9 @@ log = logging.getLogger("airflow_tuner")
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Run until `stop` is set. Without the API server nothing is held and nothing done, until it is back."""
     async with await Cluster.connect(settings.kubeconfig) as cluster:
+        exporter = Exporter()
+        if settings.metrics_port:
+            exporter.serve(settings.metrics_port)
         lease = Lease(cluster, settings.lease_namespace, settings.identity)
         stopped = asyncio.create_task(stop.wait())
         while not stop.is_set():
@@ -47,7 +51,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             waiting.result()
             log.info("%s is the operator that acts", settings.identity)
             try:
-                await _act(cluster, settings, lease, stop)
+                await _act(cluster, settings, lease, exporter, stop)
             except Misconfigured:
                 raise
             except TunerError as error:
@@ -57,10 +61,10 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         stopped.cancel()
 
 
-async def _act(cluster: Cluster, settings: Settings, lease: Lease, stop: asyncio.Event) -> None:
+async def _act(cluster: Cluster, settings: Settings, lease: Lease, exporter: Exporter, stop: asyncio.Event) -> None:
     """Take turns for all policies while the Lease is ours."""
     await _require_definition(cluster, settings)
-    policies = Policies(cluster, settings)
+    policies = Policies(cluster, settings, exporter)
     held = asyncio.create_task(lease.hold())
     stopped = asyncio.create_task(stop.wait())
     watched = asyncio.create_task(_kopf(policies, cluster, settings, stop))
@@ -77,6 +81,7 @@ async def _act(cluster: Cluster, settings: Settings, lease: Lease, stop: asyncio
     finally:
         # The next operator may begin as soon as our turns have ended: kopf takes seconds to stop, and only watches.
         await policies.stop()
+        exporter.clear()
         await _ended(held)
         await lease.release()
         await _ended(stopped, watched)
@@ -92,8 +97,9 @@ async def _ended(*tasks: asyncio.Task[None] | asyncio.Task[bool]) -> None:
 class Policies:
     """The policies that exist, and the task of each."""
 
-    def __init__(self, cluster: Cluster, settings: Settings) -> None:
+    def __init__(self, cluster: Cluster, settings: Settings, exporter: Exporter) -> None:
         self.cluster = cluster
+        self.exporter = exporter
         self.sources = {name: Prometheus(name, source) for name, source in settings.sources.items()}
         self.brokers = Brokers(cluster)
         self.recorder = Recorder(cluster, settings.identity)
@@ -110,6 +116,7 @@ class Policies:
         if gone:
             if known is not None:
                 self._tasks.pop(key)[2].cancel()
+            self.exporter.forget(namespace, name)
             return
         if known is None or known[2].done():
             wake = asyncio.Event()
@@ -137,7 +144,16 @@ class Policies:
                 await asyncio.sleep(AGAIN)
 
     async def _turns(self, namespace: str, name: str, wake: asyncio.Event) -> None:
-        turn = Turn(self.cluster, self.recorder, self.sources, self.brokers, namespace, name, lambda: datetime.now(UTC))
+        turn = Turn(
+            self.cluster,
+            self.recorder,
+            self.sources,
+            self.brokers,
+            namespace,
+            name,
+            lambda: datetime.now(UTC),
+            self.exporter,
+        )
         async with asyncio.TaskGroup() as group:
             watches: dict[str, asyncio.Task[None]] = {}
             while True:

@@ -4,6 +4,7 @@ The status is written before anything is done: new pods are shaped by it at once
 next turn finds the same desired state and finishes the work.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from airflow_tuner.cluster import Cluster, NotFound, policy_path
 from airflow_tuner.decide import decide
 from airflow_tuner.diagnose import diagnose
 from airflow_tuner.errors import Misconfigured, Refused, Stale, TunerError, Unavailable
+from airflow_tuner.exporter import Exporter
 from airflow_tuner.model import Decision, Finding, Observation
 from airflow_tuner.observe import Counts, counts, observe
 from airflow_tuner.prometheus import Prometheus
@@ -114,6 +116,7 @@ class Turn:
     namespace: str
     name: str
     clock: Clock
+    exporter: Exporter = field(default_factory=Exporter)
     spec: api.Spec | None = None
     """The spec of the last turn."""
     first: bool = True
@@ -138,21 +141,34 @@ class Turn:
 
     async def attempt(self) -> timedelta:
         """One turn, with every error turned into a condition and a delay. Returns when to come again."""
+        begun, outcome = asyncio.get_running_loop().time(), "stopped"
         try:
-            return await self.run()
-        except Stale:
-            return AGAIN
-        except NotFound:
-            return SLOW
+            delay = await self.run()
         except TunerError as error:
-            # A first refusal may be passing: an API server that has just started refuses everything for a moment.
-            again, self.refused = self.refused, isinstance(error, Refused)
-            soon = isinstance(error, Unavailable) or (self.refused and not again)
-            return await self._report(type(error).__name__, str(error), SOON if soon else SLOW)
+            outcome = type(error).__name__
+            return await self._failed(error)
         except Exception as error:
             # A bug in one turn must not end the loop: it is told, with its trace in the log, and tried again.
+            outcome = "InternalError"
             log.exception("policy %s/%s: the turn failed", self.namespace, self.name)
             return await self._report("InternalError", f"{type(error).__name__}; see the operator's log.", SLOW)
+        else:
+            outcome = "done"
+            return delay
+        finally:
+            seconds = asyncio.get_running_loop().time() - begun
+            self.exporter.turned(self.namespace, self.name, outcome, seconds)
+
+    async def _failed(self, error: TunerError) -> timedelta:
+        """What an error of ours means for the next turn."""
+        if isinstance(error, Stale):
+            return AGAIN
+        if isinstance(error, NotFound):
+            return SLOW
+        # A first refusal may be passing: an API server that has just started refuses everything for a moment.
+        again, self.refused = self.refused, isinstance(error, Refused)
+        soon = isinstance(error, Unavailable) or (self.refused and not again)
+        return await self._report(type(error).__name__, str(error), SOON if soon else SLOW)
 
     async def run(self) -> timedelta:
         """One turn."""
@@ -172,8 +188,10 @@ class Turn:
         self.told = {count for count in self.told if count[0] in self.pods} | counts(told.seen)
         policy = await self.recorder.commit(policy, told.status)
         await self.recorder.remember(policy, told.status)
+        self.exporter.looked(self.namespace, self.name, now, told.findings)
         asked = 0
         if told.spec.mode is api.Mode.ENFORCE and not told.paused:
+            self.exporter.changed(self.namespace, self.name, told.decision.changes)
             asked = await self._act(policy, told)
         await self._tell(policy, told)
         await self.recorder.tell_findings(policy, told.prior, told.findings, now, first=self.first)

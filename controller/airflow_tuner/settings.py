@@ -49,6 +49,8 @@ class Settings:
     identity: str
     """Who we are in the Lease; the pod's name."""
     health_port: int | None
+    metrics_port: int | None = None
+    """Where it tells Prometheus of itself."""
 
 
 def _is_address(url: str) -> bool:

@@ -115,6 +115,7 @@ def test_by_default_the_whole_cluster_is_watched(render: Render) -> None:
         "run",
         "--sources=/etc/airflow-tuner/sources.yaml",
         "--health-port=8080",
+        "--metrics-port=8081",
         "--log-level=info",
         "--all-namespaces",
     ]
