@@ -1,4 +1,4 @@
-"""What the kernel itself says about a container of the real node: its limit and its kills, with no exporter between."""
+"""What the kernel itself says about a container of the real node: its limit, its kills, its processes."""
 
 from pathlib import Path
 
@@ -19,6 +19,12 @@ def memory_limit(container_id: str) -> int | None:
     folder = _memory_cgroup(container_id)
     text = (folder / ("memory.max" if _is_v2(folder) else "memory.limit_in_bytes")).read_text().strip()
     return None if text == "max" or int(text) >= 2**62 else int(text)
+
+
+def processes(container_id: str) -> tuple[int, ...]:
+    """The processes of the container, by their ids on this machine."""
+    folder = _memory_cgroup(container_id)
+    return tuple(int(line) for line in (folder / "cgroup.procs").read_text().split())
 
 
 def _memory_cgroup(container_id: str) -> Path:

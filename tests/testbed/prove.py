@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from testbed import (
+    cause_experiments,
     experiments,
     fault_experiments,
     helm_experiments,
@@ -30,6 +31,7 @@ CASES: dict[str, Callable[[], str]] = {
     "idle-cost": scale_experiments.idle_cost,
     "deaths": recovery_experiments.all_deaths,
     "faults": fault_experiments.faults,
+    "causes": cause_experiments.causes,
     "helm-upgrades": helm_experiments.upgrades,
 }
 
