@@ -29,7 +29,7 @@ Clock = Callable[[], datetime]
 Object = dict[str, Any]
 
 AGAIN = timedelta(milliseconds=200)
-"""After a write that lost against a newer one."""
+"""After a write that lost against a newer one; three times as long after each one more in a row, up to `SOON`."""
 USUAL = timedelta(seconds=30)
 """Between two turns when nothing happens."""
 SOON = timedelta(seconds=5)
@@ -122,6 +122,8 @@ class Turn:
     first: bool = True
     refused: bool = False
     """The last turn was refused something it cannot do without."""
+    lost: int = 0
+    """Turns in a row whose write lost against a newer one."""
     refusals: dict[str, str] = field(default_factory=dict)
     """Changes of running pods that were refused in the last turn, by pod."""
     evictions: dict[str, tuple[datetime, str]] = field(default_factory=dict)
@@ -162,7 +164,8 @@ class Turn:
     async def _failed(self, error: TunerError) -> timedelta:
         """What an error of ours means for the next turn."""
         if isinstance(error, Stale):
-            return AGAIN
+            self.lost += 1
+            return min(AGAIN * float(3 ** min(self.lost - 1, 9)), SOON)
         if isinstance(error, NotFound):
             return SLOW
         # A first refusal may be passing: an API server that has just started refuses everything for a moment.
@@ -195,7 +198,7 @@ class Turn:
             asked = await self._act(policy, told)
         await self._tell(policy, told)
         await self.recorder.tell_findings(policy, told.prior, told.findings, now, first=self.first)
-        self.first = self.refused = False
+        self.first, self.refused, self.lost = False, False, 0
         log.info("policy %s/%s: %s", self.namespace, self.name, _sentence(told.decision, told.status))
         return RESIZED if asked else USUAL
 

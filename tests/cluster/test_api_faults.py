@@ -48,6 +48,7 @@ class Case:
 
 CASES = {
     "conflict": Case(r"PUT .*/status", refusal(409, "the object has been modified"), "", left=3),
+    "conflict-again": Case(r"PUT .*/status", refusal(409, "the object has been modified"), "", held=LONG),
     "refused-resize": Case(r"PATCH .*/resize", refusal(422, "the node cannot"), "ResizeRefused"),
     "too-many": Case(".*", refusal(429, "slow down", {"Retry-After": "1"}), "answered with 429", held=LONG),
     "error": Case(".*", refusal(500, "etcd is on fire"), "answered with 500"),
