@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from airflow_tuner import api
-from airflow_tuner.diagnose import arrival, memory, ownership, sources, waiting
+from airflow_tuner.diagnose import arrival, memory, ownership, setup, sources, waiting
 from airflow_tuner.diagnose.case import Case
 from airflow_tuner.model import Finding, Observation, Severity
 
@@ -23,6 +23,8 @@ CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     waiting.queue_lag_high,  # who waits
     waiting.parsing_overloaded,
     memory.limits_missing,  # who may die next, or take others along
+    setup.cpu_limit_throttling,  # what was chosen for Airflow that harms it
+    setup.grace_period_too_short,
     ownership.template_changed,  # did somebody else act
     arrival.pods_refused,  # can new pods be born at all
     arrival.resize_refused,  # did what we decided arrive in the pods that run
