@@ -9,6 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from airflow_tuner import api
+from airflow_tuner.probe import Probe
 from airflow_tuner.telemetry import Airflow
 
 
@@ -169,6 +170,10 @@ class Workload:
     """Of the variables that may be set: what the template says."""
     referenced: frozenset[str] = frozenset()
     """Those of them that the template sets by reference: they are the user's alone."""
+    names: frozenset[str] = frozenset()
+    """Names of all variables that the template sets."""
+    probe: Probe | None = None
+    """Its liveness probe, where that starts an Airflow of its own."""
     stated: Values = Values()
     """Slots, interval and processes as the template states them."""
     queues: tuple[str, ...] = ("default",)

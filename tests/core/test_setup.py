@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from airflow_tuner import api, helm
+from airflow_tuner import api, environment, helm, probe
 from airflow_tuner.model import Finding, Pod, Severity, Workload
+from airflow_tuner.probe import Probe
 from core.worlds import (
     NOW,
     airflow,
@@ -148,3 +149,124 @@ def test_the_key_of_the_charts_values_is_the_one_of_its_version() -> None:
     assert helm.key(worker(chart="airflow-1.19.0")) == "workers"
     assert helm.key(worker(chart="airflow-1.20.0")) == "workers.celery"
     assert helm.key(dag_processor()) == "dagProcessor"
+
+
+# OldVariableNamesIgnored
+
+OLD, NEW = "AIRFLOW__SCHEDULER__PARSING_PROCESSES", "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES"
+
+
+def misnamed(*workloads: Workload, policy: api.Spec = ALL, **fields: Any) -> list[Finding]:  # noqa: ANN401 - any field of the observation
+    return found(policy, *workloads, reason="OldVariableNamesIgnored", **fields)
+
+
+def test_a_variable_of_airflow_2_on_airflow_3_is_named_with_its_right_name() -> None:
+    (finding,) = misnamed(dag_processor(pod(), names=frozenset({OLD, "AIRFLOW__CORE__PARALLELISM"})))
+    assert (finding.severity, finding.target) == (Severity.WARNING, "dag-processor")
+    assert finding.message == (
+        f"Airflow 3 ignores 1 variable in the environment of Deployment/airflow-dag-processor, without a word: {OLD} "
+        f"(here {NEW}). What they should set is at its default, or as airflow.cfg says. Rename them."
+    )
+
+
+def test_a_variable_of_airflow_3_on_airflow_2_is_named_as_well() -> None:
+    (finding,) = misnamed(scheduler(pod(), names=frozenset({NEW})), line="2")
+    assert "Airflow 2 ignores 1 variable" in finding.message
+    assert f"{NEW} (here {OLD})" in finding.message
+
+
+def test_the_right_names_and_those_still_understood_are_no_finding() -> None:
+    understood = {
+        "AIRFLOW__SCHEDULER__DAG_DIR_LIST_INTERVAL",
+        "AIRFLOW__SCHEDULER__PARSING_PRE_IMPORT_MODULES",
+        "AIRFLOW__CORE__DAG_FILE_PROCESSOR_TIMEOUT",
+        "AIRFLOW__TRIGGERER__DEFAULT_CAPACITY",
+        "AIRFLOW__SCHEDULER__MAX_TIS_PER_QUERY",
+    }
+    assert misnamed(dag_processor(pod(), names=frozenset({NEW, *understood}))) == []
+    assert misnamed(scheduler(pod(), names=frozenset({OLD, *understood})), line="2") == []
+    assert misnamed(dag_processor(pod(), names=frozenset({OLD})), line=None) == [], "the line is not known"
+
+
+def test_whoever_sets_both_names_is_ready_for_both_lines() -> None:
+    for line in ("2", "3"):
+        assert misnamed(dag_processor(pod(), names=frozenset({OLD, NEW})), line=line) == []
+
+
+def test_what_the_chart_sets_for_all_components_is_told_once() -> None:
+    names = frozenset({OLD})
+    seen = (scheduler(pod(), names=names), dag_processor(pod(), names=names), worker(pod(), names=names))
+    (finding,) = misnamed(*seen)
+    assert finding.target == "dag-processor"
+    assert "of Deployment/airflow-dag-processor and 2 other workloads, without" in finding.message
+
+
+def test_each_line_names_what_the_other_does_not_know_and_nothing_else() -> None:
+    assert environment.IGNORED.keys() == {"2", "3"}
+    for table in environment.IGNORED.values():
+        assert not {*table} & {*table.values()}
+        names = frozenset(table)
+        line = "3" if table is environment.IGNORED["3"] else "2"
+        (finding,) = misnamed(dag_processor(pod(), names=names), line=line)
+        assert f"ignores {len(table)} variables" in finding.message
+        assert f"and {len(table) - 5} more." in finding.message
+        assert len(finding.message) <= 1024
+
+
+# ProbeTooTight
+
+JOBS_CHECK, PING = probe.COMMANDS
+
+
+def tight(*workloads: Workload, policy: api.Spec = ALL) -> list[Finding]:
+    return found(policy, *workloads, reason="ProbeTooTight")
+
+
+def test_a_probe_with_less_time_than_it_takes_under_load_is_told_with_both() -> None:
+    (finding,) = tight(scheduler(pod(), probe=Probe(JOBS_CHECK, timeout=5, failures=3)))
+    assert (finding.severity, finding.target) == (Severity.WARNING, "scheduler")
+    assert finding.message == (
+        "The liveness probe of Deployment/airflow-scheduler (airflow jobs check) has 5 s and starts an Airflow of its "
+        "own each time: 9.1 s under load (1.9 s of CPU), and 114 MiB of the container's memory. After 3 late answers "
+        "the kubelet restarts a container that works. Set scheduler.livenessProbe.timeoutSeconds of the Airflow "
+        "chart's values to 20 or more."
+    )
+
+
+def test_the_charts_own_probes_are_no_finding() -> None:
+    for command in probe.COMMANDS:
+        for limit in (None, 0.25, 1.0):
+            assert tight(scheduler(pod(), probe=Probe(command, timeout=20, failures=5), cpu_limit=limit)) == []
+    assert tight(scheduler(pod(), probe=None)) == []
+    assert tight(scheduler(pod(), probe=Probe(JOBS_CHECK, timeout=10, failures=1))) == []
+
+
+def test_a_small_cpu_limit_makes_the_charts_time_too_short() -> None:
+    small = worker(pod(), probe=Probe(PING, timeout=20, failures=1), cpu_limit=0.1)
+    (finding,) = tight(small)
+    assert "21.0 s under load (2.1 s of CPU under the container's limit of 0.1 cores), and 130 MiB" in finding.message
+    assert "After 1 late answer the kubelet" in finding.message
+    assert "workers.celery.livenessProbe.timeoutSeconds of the Airflow chart's values to 21 or more" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("command", "known"),
+    [
+        (["sh", "-c", "exec /entrypoint \\\nairflow jobs check --job-type SchedulerJob --local\n"], JOBS_CHECK),
+        (["airflow", "jobs", "check", "--local"], JOBS_CHECK),
+        (["sh", "-c", "exec /entrypoint python -m celery --app a.b.app inspect ping -d celery@$(hostname)"], PING),
+        (["pgrep", "-f", "airflow scheduler"], None),
+        (["sh", "-c", "curl localhost:8793/celery"], None),
+        ([], None),
+    ],
+)
+def test_a_probe_is_known_by_its_command(command: list[str], known: probe.Command | None) -> None:
+    read = probe.read({"name": "x", "livenessProbe": {"exec": {"command": command}, "timeoutSeconds": 7}})
+    assert read == (None if known is None else Probe(known, timeout=7, failures=3))
+
+
+def test_a_probe_that_says_no_time_has_kubernetes_defaults_and_one_over_http_is_none() -> None:
+    told = {"exec": {"command": ["airflow", "jobs", "check"]}}
+    assert probe.read({"livenessProbe": told}) == Probe(JOBS_CHECK, timeout=1, failures=3)
+    assert probe.read({"livenessProbe": {"httpGet": {"path": "/health"}}}) is None
+    assert probe.read({"name": "bare"}) is None

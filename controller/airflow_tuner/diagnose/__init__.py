@@ -25,6 +25,8 @@ CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     memory.limits_missing,  # who may die next, or take others along
     setup.cpu_limit_throttling,  # what was chosen for Airflow that harms it
     setup.grace_period_too_short,
+    setup.old_variable_names_ignored,
+    setup.probe_too_tight,
     ownership.template_changed,  # did somebody else act
     arrival.pods_refused,  # can new pods be born at all
     arrival.resize_refused,  # did what we decided arrive in the pods that run

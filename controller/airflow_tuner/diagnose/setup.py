@@ -1,16 +1,24 @@
 """How Airflow is set up: what its user chose in the chart's values, and what that costs."""
 
+import math
 from collections.abc import Iterator
 from datetime import timedelta
 
-from airflow_tuner import helm, lag
+from airflow_tuner import environment, helm, lag
 from airflow_tuner.diagnose.case import Case
-from airflow_tuner.model import Finding, Pod, Severity
+from airflow_tuner.model import Finding, Pod, Severity, Workload
+from airflow_tuner.quantity import readable
 from airflow_tuner.sentence import counted, short
 
 STARTING = timedelta(seconds=60)
 """What a container does in its first minute says nothing: it starts Airflow, with all the CPU there is (measured: the
 official chart's components were healthy 50 s after their installation)."""
+
+NAMED = 5
+"""Most variables that one message names: each pair of names is up to 130 characters long."""
+
+CHARTS_TIMEOUT = 20
+"""Seconds that the official chart gives its liveness probes."""
 
 
 def cpu_limit_throttling(case: Case) -> Iterator[Finding]:
@@ -60,6 +68,54 @@ def grace_period_too_short(case: Case) -> Iterator[Finding]:
             "tasks shorter.",
             case.seen.at,
         )
+
+
+def old_variable_names_ignored(case: Case) -> Iterator[Finding]:
+    """Variables by names of the other Airflow line do nothing, and Airflow says nothing about it."""
+    found = [(workload, names) for workload in case.covered() if (names := _ignored(case, workload))]
+    if not found:
+        return
+    # What the chart sets for all components is told once, about the one that it was meant for.
+    workload = next((one for one, _ in found if one.component == "dag-processor"), found[0][0])
+    names = sorted({(old, new) for _, told in found for old, new in told.items()})
+    told = ", ".join(f"{old} (here {new})" for old, new in names[:NAMED])
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    others = f" and {counted(len(found) - 1, 'other workload', 'other workloads')}" if len(found) > 1 else ""
+    yield Finding(
+        "OldVariableNamesIgnored",
+        Severity.WARNING,
+        workload.target,
+        f"Airflow {case.seen.line} ignores {counted(len(names), 'variable', 'variables')} in the environment of "
+        f"{short(workload.label)}{others}, without a word: {told}{more}. What they should set is at its default, or as "
+        "airflow.cfg says. Rename them.",
+        case.seen.at,
+    )
+
+
+def probe_too_tight(case: Case) -> Iterator[Finding]:
+    """A liveness probe that starts an Airflow has less time than that takes under load: what works is restarted."""
+    for workload in case.covered():
+        probe = workload.probe
+        if probe is None or probe.timeout >= (needed := probe.needed(workload.cpu_limit)):
+            continue
+        spent = f"{probe.cpu:g} s of CPU"
+        if probe.by_cpu(workload.cpu_limit):
+            spent = f"{spent} under the container's limit of {_cores(workload.cpu_limit or 0)}"
+        yield Finding(
+            "ProbeTooTight",
+            Severity.WARNING,
+            workload.target,
+            f"The liveness probe of {short(workload.label)} ({probe.what}) has {probe.timeout} s and starts an Airflow "
+            f"of its own each time: {needed:.1f} s under load ({spent}), and {readable(probe.memory)} of the "
+            f"container's memory. After {counted(probe.failures, 'late answer', 'late answers')} the kubelet restarts "
+            f"a container that works. Set {helm.key(workload)}.livenessProbe.timeoutSeconds of the Airflow chart's "
+            f"values to {max(CHARTS_TIMEOUT, math.ceil(needed))} or more.",
+            case.seen.at,
+        )
+
+
+def _ignored(case: Case, workload: Workload) -> dict[str, str]:
+    return environment.ignored(workload.names, case.seen.line)
 
 
 def _throttled(case: Case, pod: Pod) -> float:
