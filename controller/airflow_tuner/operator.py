@@ -13,6 +13,7 @@ from typing import Any, cast
 import kopf
 
 from airflow_tuner import api, inventory
+from airflow_tuner.autoscalers import Autoscalers
 from airflow_tuner.brokers import Brokers
 from airflow_tuner.cluster import Cluster, NotFound, path, policy_path
 from airflow_tuner.errors import Misconfigured, TunerError, Unavailable
@@ -96,6 +97,7 @@ class Policies:
         self.cluster = cluster
         self.sources = {name: Prometheus(name, source) for name, source in settings.sources.items()}
         self.brokers = Brokers(cluster)
+        self.autoscalers = Autoscalers(cluster)
         self.recorder = Recorder(cluster, settings.identity)
         self._tasks: dict[tuple[str, str], tuple[int, asyncio.Event, asyncio.Task[None]]] = {}
         self._stopped = False
@@ -137,7 +139,16 @@ class Policies:
                 await asyncio.sleep(AGAIN)
 
     async def _turns(self, namespace: str, name: str, wake: asyncio.Event) -> None:
-        turn = Turn(self.cluster, self.recorder, self.sources, self.brokers, namespace, name, lambda: datetime.now(UTC))
+        turn = Turn(
+            self.cluster,
+            self.recorder,
+            self.sources,
+            self.brokers,
+            namespace,
+            name,
+            lambda: datetime.now(UTC),
+            self.autoscalers,
+        )
         async with asyncio.TaskGroup() as group:
             watches: dict[str, asyncio.Task[None]] = {}
             while True:

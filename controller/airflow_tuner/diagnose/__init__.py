@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from airflow_tuner import api
-from airflow_tuner.diagnose import arrival, memory, ownership, setup, sources, waiting
+from airflow_tuner.diagnose import arrival, autoscaling, memory, ownership, setup, sources, waiting
 from airflow_tuner.diagnose.case import Case
 from airflow_tuner.model import Finding, Observation, Severity
 
@@ -27,6 +27,8 @@ CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     setup.grace_period_too_short,
     setup.old_variable_names_ignored,
     setup.probe_too_tight,
+    autoscaling.another_autoscaler,  # who else has a hand on it
+    autoscaling.keda_out_of_step,
     ownership.template_changed,  # did somebody else act
     arrival.pods_refused,  # can new pods be born at all
     arrival.resize_refused,  # did what we decided arrive in the pods that run

@@ -72,12 +72,12 @@ def grace_period_too_short(case: Case) -> Iterator[Finding]:
 
 def old_variable_names_ignored(case: Case) -> Iterator[Finding]:
     """Variables by names of the other Airflow line do nothing, and Airflow says nothing about it."""
-    found = [(workload, names) for workload in case.covered() if (names := _ignored(case, workload))]
+    found = [(workload, ignored) for workload in case.covered() if (ignored := _ignored(case, workload))]
     if not found:
         return
     # What the chart sets for all components is told once, about the one that it was meant for.
     workload = next((one for one, _ in found if one.component == "dag-processor"), found[0][0])
-    names = sorted({(old, new) for _, told in found for old, new in told.items()})
+    names = sorted({(old, new) for _, renamed in found for old, new in renamed.items()})
     told = ", ".join(f"{old} (here {new})" for old, new in names[:NAMED])
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     others = f" and {counted(len(found) - 1, 'other workload', 'other workloads')}" if len(found) > 1 else ""
