@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from airflow_tuner import api
-from airflow_tuner.diagnose import arrival, autoscaling, memory, ownership, setup, sources, waiting
+from airflow_tuner.diagnose import arrival, autoscaling, files, memory, ownership, setup, sources, waiting
 from airflow_tuner.diagnose.case import Case
 from airflow_tuner.model import Finding, Observation, Severity
 
@@ -22,6 +22,7 @@ CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     memory.out_of_memory,  # who died
     waiting.queue_lag_high,  # who waits
     waiting.parsing_overloaded,
+    files.parse_offenders,
     memory.limits_missing,  # who may die next, or take others along
     setup.cpu_limit_throttling,  # what was chosen for Airflow that harms it
     setup.grace_period_too_short,
