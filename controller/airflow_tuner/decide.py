@@ -58,6 +58,8 @@ class Item:
     before: Values
     """What it should have so far."""
     seen: Observation
+    ruled_by: str = ""
+    """The autoscaler that this target is left to, though the mode is Enforce."""
 
     @property
     def slots(self) -> concurrency.Assessment:
@@ -82,7 +84,11 @@ def item_of(spec: api.Spec, bounds: Bounds, workload: Workload, seen: Observatio
     if before.memory.request is None or before.memory.limit is None:
         # We set both or none: what lacks one is the template's, whatever the status says.
         before = replace(before, memory=workload.template)
-    return Item(spec, bounds, workload, past, before, seen)
+    ruler = seen.memory_ruler(workload) if spec.mode is api.Mode.ENFORCE else ""
+    if ruler:
+        # Two hands on one knob: for this target alone it is as in mode Recommend.
+        spec = spec.model_copy(update={"mode": api.Mode.RECOMMEND})
+    return Item(spec, bounds, workload, past, before, seen, ruler)
 
 
 def remembered(prior: api.Status, target: str) -> Past:
@@ -238,7 +244,7 @@ def _target(item: Item, identity: str, *, paused: bool) -> TargetDecision:
     enforced = spec.mode is api.Mode.ENFORCE
     why = past.why or f"As the template of {short(workload.label)} says."
     if paused:
-        tuned = past.tuned if enforced else None
+        tuned = past.tuned if enforced or item.ruled_by else None
         # The user's own change is remembered: when the pause ends, it counts.
         changed = past.template not in {None, template}
         step = steps.first_of_all(item.bounds, workload, past, before) if changed else None
@@ -251,7 +257,7 @@ def _target(item: Item, identity: str, *, paused: bool) -> TargetDecision:
     wanted = enforced and desired != template
     in_force = _given(past.tuned, workload, item.seen.line) if enforced else before
     change = None
-    if desired != in_force or (enforced and past.tuned is not None and not wanted):
+    if not item.ruled_by and (desired != in_force or (enforced and past.tuned is not None and not wanted)):
         reason = step.reason if step else "Recommended"
         if in_force.concurrency is None and desired.concurrency is not None:
             # Not stated in the template: then as the workers say.
@@ -359,16 +365,20 @@ def _released(
         workload.target: replace(workload.values, memory=whole(workload.template)) for workload in seen.workloads
     }
     names = {item.name: item.workload.partition("/")[2] for item in prior.targets}
+    rulers = {target.workload.target: seen.memory_ruler(target.workload) for target in targets}
     ended = []
     for entry in prior.tuned:
         covered = bounds_of(spec, entry.component, entry.target, names.get(entry.target, ""))
-        if spec.mode is api.Mode.ENFORCE and (entry.target in decided or covered):
+        ruler = rulers.get(entry.target, "")
+        if spec.mode is api.Mode.ENFORCE and not ruler and (entry.target in decided or covered):
             continue
         before = environment.applied(
             Values(from_tuned(entry) or Memory()), tuple(entry.env), entry.component, seen.line
         )
         after = templates.get(entry.target, Values())
         why = "the mode is Recommend" if spec.mode is api.Mode.RECOMMEND else "the policy no longer names it"
+        if spec.mode is api.Mode.ENFORCE and ruler:
+            why = f"the {short(ruler)} changes its memory"
         if seen.elder:
             why = f"the older TuningPolicy {short(seen.elder)} tunes this Airflow"
         message = f"Released: {why}. New pods follow the template again; running pods are left as they are."

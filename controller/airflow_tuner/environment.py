@@ -4,7 +4,7 @@ The names of one line are silently ignored by the other. Nothing of it is read a
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from itertools import pairwise
 
@@ -14,6 +14,49 @@ from airflow_tuner.model import Values
 NAMES = frozenset(api.EnvName)
 INTERVAL = {"2": api.EnvName.INTERVAL_2, "3": api.EnvName.INTERVAL}
 PROCESSES = {"2": api.EnvName.PROCESSES_2, "3": api.EnvName.PROCESSES}
+
+_KEPT = (
+    "MIN_FILE_PROCESS_INTERVAL",
+    "PARSING_PROCESSES",
+    "FILE_PARSING_SORT_MODE",
+    "MAX_CALLBACKS_PER_LOOP",
+    "PRINT_STATS_INTERVAL",
+    "STALE_DAG_THRESHOLD",
+)
+"""Options that moved from [scheduler] to [dag_processor] under the same key, without a deprecation."""
+
+IGNORED: Mapping[str, Mapping[str, str]] = {
+    "3": {
+        **{f"AIRFLOW__SCHEDULER__{key}": f"AIRFLOW__DAG_PROCESSOR__{key}" for key in _KEPT},
+        "AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT",
+        "AIRFLOW__SCHEDULER__ZOMBIE_DETECTION_INTERVAL": (
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL"
+        ),
+        "AIRFLOW__SCHEDULER__LOCAL_TASK_JOB_HEARTBEAT_SEC": "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC",
+    },
+    "2": {
+        **{f"AIRFLOW__DAG_PROCESSOR__{key}": f"AIRFLOW__SCHEDULER__{key}" for key in _KEPT},
+        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "AIRFLOW__SCHEDULER__DAG_DIR_LIST_INTERVAL",
+        "AIRFLOW__DAG_PROCESSOR__PARSING_PRE_IMPORT_MODULES": "AIRFLOW__SCHEDULER__PARSING_PRE_IMPORT_MODULES",
+        "AIRFLOW__DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT": "AIRFLOW__CORE__DAG_FILE_PROCESSOR_TIMEOUT",
+        "AIRFLOW__TRIGGERER__CAPACITY": "AIRFLOW__TRIGGERER__DEFAULT_CAPACITY",
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD",
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": (
+            "AIRFLOW__SCHEDULER__ZOMBIE_DETECTION_INTERVAL"
+        ),
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "AIRFLOW__SCHEDULER__LOCAL_TASK_JOB_HEARTBEAT_SEC",
+    },
+}
+"""By Airflow line: variables of the other line that this one ignores without a word, and what it reads instead.
+
+Each was set on Airflow 3.3.2 or 2.11.2, and what it should set was read. Not here: those that Airflow 3 still takes
+under their old name (`AIRFLOW__SCHEDULER__DAG_DIR_LIST_INTERVAL`, `AIRFLOW__SCHEDULER__PARSING_PRE_IMPORT_MODULES`,
+`AIRFLOW__CORE__DAG_FILE_PROCESSOR_TIMEOUT`, `AIRFLOW__TRIGGERER__DEFAULT_CAPACITY`)."""
+
+
+def ignored(names: Collection[str], line: str | None) -> dict[str, str]:
+    """Of these variables those that do nothing on this line, with what to set instead, unless that is set too."""
+    return {old: new for old, new in IGNORED.get(line or "", {}).items() if old in names and new not in names}
 
 
 def stated(component: str, environment: Mapping[str, str], line: str | None) -> Values:

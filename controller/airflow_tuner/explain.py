@@ -10,7 +10,7 @@ from airflow_tuner.model import Decision, Finding, Memory, Observation, TargetDe
 from airflow_tuner.parsing import Assessment as ParsingAssessment
 from airflow_tuner.quantity import readable
 from airflow_tuner.restarts import Waiting
-from airflow_tuner.sentence import counted
+from airflow_tuner.sentence import counted, short
 from airflow_tuner.steps import Step
 
 WIDTH = 110
@@ -90,8 +90,9 @@ def page(
         raise KeyError(target)
     item = decide.item_of(spec, bounds, workload, seen, prior)
     pods = counted(len(workload.living), "pod", "pods")
+    mode = f"mode {spec.mode}" + (f", but left to the {short(item.ruled_by)}" if item.ruled_by else "")
     sections = [
-        f"{target}: container {workload.container} of {workload.label}, {pods}, mode {spec.mode}.",
+        f"{target}: container {workload.container} of {workload.label}, {pods}, {mode}.",
         wrapped(found.why),
         section("Memory", _memory(found, item.slots, f"{readable(bounds.min)} to {readable(bounds.max)}")),
     ]

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from airflow_tuner import api
-from airflow_tuner.model import Decision, TargetDecision
+from airflow_tuner.model import Decision, TargetDecision, Workload
 from airflow_tuner.quantity import mebibytes
 
 Tree = dict[str, Any]
@@ -38,6 +38,15 @@ def values(decision: Decision, line: str | None) -> str:
     )
     body = yaml.safe_dump(tree, sort_keys=False, default_flow_style=False) if tree else ""
     return head + body + "".join(f"# {note}\n" for note in notes)
+
+
+def key(workload: Workload) -> str:
+    """Where the chart keeps the values of a workload."""
+    if workload.component != "worker":
+        return KEYS[workload.component]
+    if workload.target != "worker/default":
+        return "workers.celery.sets[]"
+    return "workers.celery" if _moved(workload.chart) else "workers"
 
 
 def _add(tree: Tree, notes: list[str], target: TargetDecision, line: str | None) -> None:

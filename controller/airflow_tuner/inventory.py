@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow_tuner import api, environment, quantity
+from airflow_tuner import api, environment, probe, quantity
 from airflow_tuner.model import Death, Memory, Pod, Refusal, Workload
 
 Object = Mapping[str, Any]
@@ -108,6 +108,8 @@ def _workload(item: Object, target: str, pods: Iterable[Object], line: str | Non
         pods=tuple(_pod(pod, container["name"]) for pod in pods),
         environment={key: value for key, value in told.items() if key in environment.NAMES},
         referenced=referenced & environment.NAMES,
+        names=frozenset(str(entry["name"]) for entry in container.get("env") or []),
+        probe=probe.read(container),
         stated=stated,
         queues=environment.queues_of(words, told.get(DEFAULT_QUEUE, "default")),
         replicas=int(item["spec"].get("replicas", 1)),

@@ -1,7 +1,7 @@
 """How long tasks wait for a worker, how many slots the objective asks for, and what holds the tasks back. Pure."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from airflow_tuner.model import Pod, Workload
@@ -25,6 +25,9 @@ HELD_LONGER = 1.0
 
 DATABASE_SLOW = 1.0
 """Seconds of the scheduler's critical query, usually milliseconds, from which the database holds tasks back."""
+
+CPU_BOUND = "WorkersCpuBound"
+"""The word for that CPU is what the workers lack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +154,13 @@ def before_workers(tasks: Tasks | None) -> tuple[tuple[str, str, str], ...]:
     return tuple(found)
 
 
+def longest(tasks: Tasks | None, pods: Iterable[Pod]) -> float | None:
+    """Seconds of the longest task known: 99 % of those lately ended were shorter, or one has run so long already."""
+    known = [pod.slots.oldest for pod in pods if pod.slots is not None]
+    known += [tasks.longest] if tasks is not None and tasks.longest is not None else []
+    return max(known, default=None)
+
+
 def _queues(workload: Workload, pods: Sequence[Pod]) -> tuple[str, ...]:
     told = sorted({queue for pod in pods if pod.slots is not None for queue in pod.slots.queues})
     return tuple(told) or workload.queues
@@ -170,5 +180,5 @@ def _cpu(workload: Workload, pods: Sequence[Pod]) -> tuple[str, str] | None:
             told = f"{usage.node_cpu.value:.0%} of the cores of the node of {short(pod.name)} are in use"
         else:
             continue
-        return "WorkersCpuBound", f"CPU holds tasks back: {told}. More slots would only share it."
+        return CPU_BOUND, f"CPU holds tasks back: {told}. More slots would only share it."
     return None

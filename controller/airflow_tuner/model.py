@@ -9,6 +9,8 @@ from datetime import datetime
 from enum import StrEnum
 
 from airflow_tuner import api
+from airflow_tuner.autoscaler import Autoscaler
+from airflow_tuner.probe import Probe
 from airflow_tuner.telemetry import Airflow
 
 
@@ -169,6 +171,10 @@ class Workload:
     """Of the variables that may be set: what the template says."""
     referenced: frozenset[str] = frozenset()
     """Those of them that the template sets by reference: they are the user's alone."""
+    names: frozenset[str] = frozenset()
+    """Names of all variables that the template sets."""
+    probe: Probe | None = None
+    """Its liveness probe, where that starts an Airflow of its own."""
     stated: Values = Values()
     """Slots, interval and processes as the template states them."""
     queues: tuple[str, ...] = ("default",)
@@ -241,6 +247,17 @@ class Observation:
     """What is wrong with the Celery broker; empty: it answers; `None`: the policy names none."""
     elder: str = ""
     """The policy that acts on this Airflow instead of the one that is looked at."""
+    autoscalers: tuple[Autoscaler, ...] = ()
+    """What else changes workloads of the namespace."""
+
+    def autoscalers_of(self, workload: Workload) -> tuple[Autoscaler, ...]:
+        """What else changes this workload."""
+        return tuple(item for item in self.autoscalers if item.target == workload.label)
+
+    def memory_ruler(self, workload: Workload) -> str:
+        """The autoscaler that changes the memory of this workload's running pods; empty where none does."""
+        found = (item for item in self.autoscalers_of(workload) if item.rules_memory(workload.container))
+        return next((f"{item.kind} {item.name}" for item in found), "")
 
 
 class Severity(StrEnum):

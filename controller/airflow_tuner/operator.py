@@ -13,6 +13,7 @@ from typing import Any, cast
 import kopf
 
 from airflow_tuner import api, inventory
+from airflow_tuner.autoscalers import Autoscalers
 from airflow_tuner.brokers import Brokers
 from airflow_tuner.cluster import Cluster, NotFound, path, policy_path
 from airflow_tuner.errors import Misconfigured, TunerError, Unavailable
@@ -102,6 +103,7 @@ class Policies:
         self.exporter = exporter
         self.sources = {name: Prometheus(name, source) for name, source in settings.sources.items()}
         self.brokers = Brokers(cluster)
+        self.autoscalers = Autoscalers(cluster)
         self.recorder = Recorder(cluster, settings.identity)
         self._tasks: dict[tuple[str, str], tuple[int, asyncio.Event, asyncio.Task[None]]] = {}
         self._stopped = False
@@ -152,6 +154,7 @@ class Policies:
             namespace,
             name,
             lambda: datetime.now(UTC),
+            self.autoscalers,
             self.exporter,
         )
         async with asyncio.TaskGroup() as group:

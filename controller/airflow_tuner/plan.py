@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from airflow_tuner import api, reconcile
+from airflow_tuner.autoscalers import Autoscalers
 from airflow_tuner.brokers import Brokers
 from airflow_tuner.cluster import Cluster, NotFound, policy_path
 from airflow_tuner.errors import Misconfigured
@@ -33,7 +34,10 @@ async def look_once(
         try:
             policy = _read(file, namespace) if file else await _found(cluster, namespace, name)
             others = [] if file else await cluster.list(policy_path(namespace), {})
-            return await reconcile.look(cluster, asked, brokers, policy, datetime.now(UTC), reconcile.Known(others))
+            now = datetime.now(UTC)
+            found = await Autoscalers(cluster).of(policy["metadata"]["namespace"], now)
+            known = reconcile.Known(others, autoscalers=found)
+            return await reconcile.look(cluster, asked, brokers, policy, now, known)
         finally:
             if brokers is not None:
                 brokers.close()

@@ -14,6 +14,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from airflow_tuner import actuator, api, checkpoint, restarts, rivals, status
+from airflow_tuner.autoscaler import Autoscaler
+from airflow_tuner.autoscalers import Autoscalers
 from airflow_tuner.brokers import Brokers
 from airflow_tuner.cluster import Cluster, NotFound, policy_path
 from airflow_tuner.decide import decide
@@ -72,6 +74,8 @@ class Known:
     """Changes of running pods that were refused in the last turn, by pod."""
     evictions: Mapping[str, str] = field(default_factory=dict)
     """Evictions that were refused of late, by pod."""
+    autoscalers: tuple[Autoscaler, ...] = ()
+    """What else changes workloads of its namespace."""
 
 
 NOTHING = Known()
@@ -91,7 +95,7 @@ async def look(
     seen = await observe(
         cluster, sources.get(spec.metrics.source), brokers, spec, metadata["namespace"], now, prior.airflow_version
     )
-    seen = replace(seen, refusals=known.refusals, evictions=known.evictions)
+    seen = replace(seen, refusals=known.refusals, evictions=known.evictions, autoscalers=known.autoscalers)
     if known.memory is not None:
         prior = checkpoint.recalled(prior, known.memory, metadata["uid"], seen)
     if spec.mode is api.Mode.ENFORCE and (elder := rivals.elder(policy, known.others, seen.workloads)):
@@ -116,6 +120,8 @@ class Turn:
     namespace: str
     name: str
     clock: Clock
+    autoscalers: Autoscalers | None = None
+    """`None`: they are not looked at."""
     exporter: Exporter = field(default_factory=Exporter)
     spec: api.Spec | None = None
     """The spec of the last turn."""
@@ -185,7 +191,8 @@ class Turn:
         now = self.clock()
         self.evictions = {pod: told for pod, told in self.evictions.items() if now - told[0] < EVICT_AGAIN}
         evictions = {pod: why for pod, (_, why) in self.evictions.items()}
-        known = Known(policies, self.recorder.memory(policy), self.refusals, evictions)
+        others = () if self.autoscalers is None else await self.autoscalers.of(self.namespace, now)
+        known = Known(policies, self.recorder.memory(policy), self.refusals, evictions, others)
         told = await look(self.cluster, self.sources, self.brokers, policy, now, known)
         self.pods = frozenset(pod.name for workload in told.seen.workloads for pod in workload.pods)
         self.told = {count for count in self.told if count[0] in self.pods} | counts(told.seen)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from airflow_tuner import api, environment
+from airflow_tuner import api, environment, lag
 from airflow_tuner.decide import from_tuned, whole
 from airflow_tuner.model import Decision, Memory, Observation, Pod, TargetDecision, Workload
 from airflow_tuner.quantity import readable
@@ -99,7 +99,7 @@ def _blocked(spec: api.Spec, seen: Observation, target: TargetDecision, pod: Pod
         return "its slots change while it runs, once the Celery broker answers"
     if pod.held:
         return f"its annotation {pod.held} asks not to disrupt it"
-    if workload.component == "worker" and (longest := _longest(seen, pod)) > workload.grace:
+    if workload.component == "worker" and (longest := lag.longest(seen.airflow.tasks, (pod,)) or 0) > workload.grace:
         return f"its grace period of {workload.grace} s is shorter than a task of {longest:.0f} s"
     return seen.evictions.get(pod.name, "")
 
@@ -119,8 +119,3 @@ def _unready(workload: Workload) -> str:
     if len(there) < due:
         return f"{len(there)} of {due} pods of {short(workload.label)} are ready"
     return ""
-
-
-def _longest(seen: Observation, pod: Pod) -> float:
-    tasks = seen.airflow.tasks
-    return max(tasks.longest or 0 if tasks is not None else 0, pod.slots.oldest if pod.slots is not None else 0)

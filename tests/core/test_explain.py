@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 
 from airflow_tuner import api, explain
+from airflow_tuner.autoscaler import Autoscaler
 from airflow_tuner.model import Memory, Observation, Values
 from core import test_concurrency, test_parsing, test_restarts
 from core.worlds import Turn, airflow, applied, observed, parsing_spec, pod, slots_spec, spec, tasks, turn, worker
@@ -143,3 +144,10 @@ def test_names_are_not_broken_and_long_ones_do_no_harm() -> None:
     told = page("dag-processor", policy, turn(policy, seen))
     assert "long waits for parsing interval" in told
     assert "airflow-\n" not in told
+
+
+def test_a_target_that_another_autoscaler_rules_is_told_as_left_to_it() -> None:
+    ruler = Autoscaler("VerticalPodAutoscaler", "vpa", "StatefulSet/airflow-worker", mode="Recreate")
+    last = turn(spec(), observed(worker(pod()), autoscalers=(ruler,)))
+    first = page("worker/default", spec(), last).splitlines()[0]
+    assert first.endswith("1 pod, mode Enforce, but left to the VerticalPodAutoscaler vpa.")

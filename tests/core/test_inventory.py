@@ -357,3 +357,26 @@ def test_another_charts_component_label_is_read() -> None:
     both = {"component": "scheduler", "app.kubernetes.io/component": "worker"}
     assert list(read(workload("flow", "", "x", labels=both))) == ["scheduler"], "as at admission"
     assert read(workload("flow", "", "x", labels={"app": "flow"})) == {}
+
+
+def test_the_template_tells_the_names_of_its_variables_and_its_probe_but_no_values() -> None:
+    item = workload("airflow-scheduler", "scheduler", "scheduler")
+    item["spec"]["template"]["spec"]["containers"][0] |= {
+        "env": [
+            {"name": "AIRFLOW__SCHEDULER__PARSING_PROCESSES", "value": "4"},
+            {"name": "SECRET", "value": "s3cret"},
+            {"name": "CONN", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}},
+        ],
+        "livenessProbe": {
+            "exec": {"command": ["airflow", "jobs", "check"]},
+            "timeoutSeconds": 20,
+            "failureThreshold": 5,
+        },
+    }
+    found = read(item)["scheduler"]
+    assert found.names == {"AIRFLOW__SCHEDULER__PARSING_PROCESSES", "SECRET", "CONN"}
+    assert found.probe is not None
+    assert (found.probe.what, found.probe.timeout, found.probe.failures) == ("airflow jobs check", 20, 5)
+    assert "s3cret" not in repr(found)
+    bare = read(workload("airflow-scheduler", "scheduler", "scheduler"))["scheduler"]
+    assert (bare.names, bare.probe) == (frozenset(), None)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from airflow_tuner import api
-from airflow_tuner.diagnose import arrival, memory, ownership, sources, waiting
+from airflow_tuner.diagnose import arrival, autoscaling, files, memory, ownership, setup, sources, waiting
 from airflow_tuner.diagnose.case import Case
 from airflow_tuner.model import Finding, Observation, Severity
 
@@ -22,7 +22,14 @@ CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     memory.out_of_memory,  # who died
     waiting.queue_lag_high,  # who waits
     waiting.parsing_overloaded,
+    files.parse_offenders,
     memory.limits_missing,  # who may die next, or take others along
+    setup.cpu_limit_throttling,  # what was chosen for Airflow that harms it
+    setup.grace_period_too_short,
+    setup.old_variable_names_ignored,
+    setup.probe_too_tight,
+    autoscaling.another_autoscaler,  # who else has a hand on it
+    autoscaling.keda_out_of_step,
     ownership.template_changed,  # did somebody else act
     arrival.pods_refused,  # can new pods be born at all
     arrival.resize_refused,  # did what we decided arrive in the pods that run

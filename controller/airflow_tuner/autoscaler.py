@@ -1,0 +1,116 @@
+"""What else changes the workloads of an Airflow: HorizontalPodAutoscalers, VerticalPodAutoscalers, KEDA. Pure."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Object = Mapping[str, Any]
+
+HORIZONTAL, VERTICAL, KEDA = "HorizontalPodAutoscaler", "VerticalPodAutoscaler", "ScaledObject"
+MEMORY = "memory"
+OFF, INITIAL = "Off", "Initial"
+"""Update modes of a VerticalPodAutoscaler: it only recommends; it changes new pods only."""
+PAUSED = "autoscaling.keda.sh/paused"
+_SLOTS = re.compile(r"\bcount\s*\(\s*\*\s*\)\s*(?:::\s*\w+\s*)?/\s*(\d{1,6})\b(?!\.)", re.IGNORECASE)
+"""In the query of the official chart: `SELECT ceil(COUNT(*)::decimal / 16) FROM task_instance WHERE ...`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Autoscaler:
+    """An object that changes a workload's replicas or its pods' resources."""
+
+    kind: str
+    name: str
+    target: str
+    """Kind and name of the workload."""
+    mode: str = ""
+    """Update mode, of a VerticalPodAutoscaler."""
+    by_memory: bool = False
+    """It decides replicas by memory in use as a share of the request."""
+    memory_of: Mapping[str, bool] = field(default_factory=dict)
+    """By container, `*` for the others: whether a VerticalPodAutoscaler changes its memory."""
+    slots: int | None = None
+    """Tasks that KEDA counts for one worker; `None`: its query does not show it."""
+
+    def changes_memory(self, container: str) -> bool:
+        """Whether it changes the memory of this container in new pods, at least."""
+        own = self.memory_of.get(container, self.memory_of.get("*", True))
+        return self.kind == VERTICAL and self.mode != OFF and own
+
+    def rules_memory(self, container: str) -> bool:
+        """Whether it changes the memory of this container in pods that run."""
+        return self.changes_memory(container) and self.mode != INITIAL
+
+
+def read(
+    horizontals: Iterable[Object], verticals: Iterable[Object], scaled: Iterable[Object]
+) -> tuple[Autoscaler, ...]:
+    """Out of the API server's lists; without what KEDA has paused, and with what it keeps told as KEDA's."""
+    return (
+        *(_horizontal(item) for item in horizontals if not _kept_by_keda(item)),
+        *(_vertical(item) for item in verticals),
+        *(_scaled(item) for item in scaled if not _paused(item)),
+    )
+
+
+def _horizontal(item: Object) -> Autoscaler:
+    sources = [source for metric in item["spec"].get("metrics") or [] if (source := _resource(metric)) is not None]
+    by_memory = any(
+        source.get("name") == MEMORY and (source.get("target") or {}).get("type") == "Utilization" for source in sources
+    )
+    return Autoscaler(HORIZONTAL, _name(item), _target(item["spec"].get("scaleTargetRef")), by_memory=by_memory)
+
+
+def _resource(metric: Object) -> Object | None:
+    return metric.get("resource") or metric.get("containerResource")
+
+
+def _vertical(item: Object) -> Autoscaler:
+    spec = item.get("spec") or {}
+    policies = (spec.get("resourcePolicy") or {}).get("containerPolicies") or []
+    return Autoscaler(
+        VERTICAL,
+        _name(item),
+        _target(spec.get("targetRef")),
+        # Kubernetes' own default.
+        mode=str((spec.get("updatePolicy") or {}).get("updateMode") or "Auto"),
+        memory_of={
+            str(policy.get("containerName", "*")): policy.get("mode") != OFF
+            and MEMORY in (policy.get("controlledResources") or [MEMORY])
+            for policy in policies
+        },
+    )
+
+
+def _scaled(item: Object) -> Autoscaler:
+    spec = item.get("spec") or {}
+    triggers = spec.get("triggers") or []
+    told = [str((trigger.get("metadata") or {}).get("query", "")) for trigger in triggers]
+    # Where the query gives another unit than workers, what it counts for one is not in the query.
+    plain = all((trigger.get("metadata") or {}).get("targetQueryValue", "1") in {"1", "1.0"} for trigger in triggers)
+    found = [int(match[1]) for query in told if "task_instance" in query and (match := _SLOTS.search(query))]
+    by_memory = any(
+        trigger.get("type") == MEMORY and trigger.get("metricType", "Utilization") == "Utilization"
+        for trigger in triggers
+    )
+    slots = found[0] if plain and len(found) == 1 and found[0] else None
+    return Autoscaler(KEDA, _name(item), _target(spec.get("scaleTargetRef")), by_memory=by_memory, slots=slots)
+
+
+def _kept_by_keda(item: Object) -> bool:
+    return any(owner.get("kind") == KEDA for owner in item["metadata"].get("ownerReferences") or [])
+
+
+def _paused(item: Object) -> bool:
+    return (item["metadata"].get("annotations") or {}).get(PAUSED) == "true"
+
+
+def _name(item: Object) -> str:
+    return str(item["metadata"]["name"])
+
+
+def _target(reference: Object | None) -> str:
+    """As `Workload.label`; KEDA means a Deployment where it names no kind."""
+    found = reference or {}
+    return f"{found.get('kind') or 'Deployment'}/{found.get('name', '')}"

@@ -1,0 +1,64 @@
+"""The autoscalers of a namespace, read now and then: they seldom change, and a usual turn costs no more for them."""
+
+import asyncio
+import logging
+from datetime import datetime, timedelta
+
+from airflow_tuner import autoscaler
+from airflow_tuner.autoscaler import Autoscaler
+from airflow_tuner.cluster import Cluster, NotFound, Object, path
+from airflow_tuner.errors import Refused, TunerError
+
+EVERY = timedelta(minutes=5)
+"""Between two looks at a namespace."""
+
+PATIENCE = 2.0
+"""Seconds that a turn waits for them: the answer to a kill comes after."""
+
+KINDS = (
+    ("autoscaling/v2", "horizontalpodautoscalers"),
+    ("autoscaling.k8s.io/v1", "verticalpodautoscalers"),
+    ("keda.sh/v1alpha1", "scaledobjects"),
+)
+
+log = logging.getLogger("airflow_tuner")
+
+
+class Autoscalers:
+    """What is known of the autoscalers of each namespace."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._known: dict[str, tuple[datetime, tuple[Autoscaler, ...]]] = {}
+        self._told: set[tuple[str, str]] = set()
+
+    async def of(self, namespace: str, now: datetime) -> tuple[Autoscaler, ...]:
+        """The autoscalers as they were at most five minutes ago. It never raises: what may not be read is not there."""
+        at, known = self._known.get(namespace, (None, ()))
+        if at is not None and timedelta() <= now - at < EVERY:
+            return known
+        try:
+            async with asyncio.timeout(PATIENCE):
+                found = await asyncio.gather(*(self._list(group, plural, namespace) for group, plural in KINDS))
+            read = autoscaler.read(*found)
+        except (TunerError, TimeoutError) as error:
+            told = "no answer in time" if isinstance(error, TimeoutError) else str(error)
+            log.info("namespace %s: its autoscalers are taken to be as they were: %s", namespace, told)
+            return known
+        except (KeyError, TypeError, AttributeError) as error:
+            log.warning("namespace %s: its autoscalers cannot be understood: %r", namespace, error)
+            read = ()
+        self._known[namespace] = now, read
+        return read
+
+    async def _list(self, group: str, plural: str, namespace: str) -> list[Object]:
+        """All of one kind; none where there is no such kind, or no right to see it."""
+        try:
+            return await self._cluster.list(path(group, plural, namespace), {})
+        except NotFound:
+            return []
+        except Refused as error:
+            if (namespace, plural) not in self._told:
+                self._told.add((namespace, plural))
+                log.info("namespace %s: %s are not seen: %s", namespace, plural, error)
+            return []
