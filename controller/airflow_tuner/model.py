@@ -57,6 +57,8 @@ class Usage:
     """Most anonymous memory within the window, in bytes."""
     anonymous_day: Sample | None = None
     """Most anonymous memory within a day, in bytes."""
+    anonymous_before: Sample | None = None
+    """Anonymous memory a day ago, in bytes: where it is known, that day was seen."""
     cpu: Sample | None = None
     """Cores in use, averaged over the window."""
     cpu_of_rounds: Sample | None = None

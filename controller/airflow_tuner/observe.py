@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime, timedelta
 
 from airflow_tuner import api, inventory, parsing, prometheus, signals, telemetry
@@ -21,6 +21,9 @@ PATIENCE = 0.5
 
 URGENT = timedelta(seconds=60)
 """A death is answered with that little patience for this long."""
+
+SAMPLES = tuple(field.name for field in fields(Usage))
+"""The signals about one container: each has the name of what it becomes."""
 
 _ID = re.compile(r"([0-9a-f]{12,})(?:\.scope)?$")
 
@@ -123,7 +126,7 @@ async def _asked(
         elif isinstance(answer, BaseException):
             raise answer
         else:
-            values[signal.name] = answer
+            values |= signals.parted(answer, signal)
     return values, problem, airflow_problem
 
 
@@ -188,22 +191,11 @@ def _usage(pod: Pod, container: str, values: Values, now: datetime, limit: timed
         return Usage()
     at = moment(sampled)
 
-    def sample(signal: Signal) -> Sample | None:
-        value = _value(pod, container, values.get(signal.name, ()))
+    def sample(name: str) -> Sample | None:
+        value = _value(pod, container, values.get(name, ()))
         return None if value is None else Sample(value, at)
 
-    return Usage(
-        process_kills=sample(signals.PROCESS_KILLS),
-        process_kills_before=sample(signals.PROCESS_KILLS_BEFORE),
-        peak=sample(signals.PEAK),
-        working_set=sample(signals.WORKING_SET),
-        anonymous=sample(signals.ANONYMOUS),
-        anonymous_day=sample(signals.ANONYMOUS_DAY),
-        cpu=sample(signals.CPU),
-        cpu_of_rounds=sample(signals.CPU_OF_ROUNDS),
-        throttled=sample(signals.THROTTLED),
-        node_cpu=sample(signals.NODE_CPU),
-    )
+    return Usage(**{name: sample(name) for name in SAMPLES})
 
 
 def _value(pod: Pod, container: str, found: tuple[Series, ...]) -> float | None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from airflow_tuner import api
-from airflow_tuner.diagnose import arrival, memory, ownership, sources, waiting
+from airflow_tuner.diagnose import arrival, headroom, memory, ownership, sources, waiting
 from airflow_tuner.diagnose.case import Case
 from airflow_tuner.model import Finding, Observation, Severity
 
@@ -22,7 +22,8 @@ CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     memory.out_of_memory,  # who died
     waiting.queue_lag_high,  # who waits
     waiting.parsing_overloaded,
-    memory.limits_missing,  # who may die next, or take others along
+    headroom.concurrency_exceeds_memory,  # who may die next
+    memory.limits_missing,  # or take others along
     ownership.template_changed,  # did somebody else act
     arrival.pods_refused,  # can new pods be born at all
     arrival.resize_refused,  # did what we decided arrive in the pods that run

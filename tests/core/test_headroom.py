@@ -1,0 +1,140 @@
+"""Findings about limits that do not fit what the containers hold."""
+
+from dataclasses import replace
+from typing import Any
+
+from airflow_tuner import api
+from airflow_tuner.model import Finding, Pod, Severity, Values, Workload
+from core.worlds import (
+    airflow,
+    applied,
+    observed,
+    pod,
+    scheduler,
+    slots,
+    slots_spec,
+    spec,
+    tasks,
+    turn,
+    usage,
+    worker,
+)
+
+EXCEEDS = "ConcurrencyExceedsMemory"
+FITS = 255 + 16 * 86 + 130
+"""MiB that 16 slots of an Airflow 3 need."""
+
+
+def stated(*pods: Pod, of: int = 16, **fields: Any) -> Workload:  # noqa: ANN401 - any field of the workload
+    """Workers whose template states the slots."""
+    return worker(*pods, stated=Values(concurrency=of), **fields)
+
+
+def found(reason: str, policy: api.Spec, *workloads: Workload, **fields: Any) -> list[Finding]:  # noqa: ANN401 - any field of the observation
+    """The findings of a reason in one turn."""
+    return [item for item in turn(policy, observed(*workloads, **fields)).findings if item.reason == reason]
+
+
+# Slots that do not fit the limit.
+
+
+def test_it_says_what_the_slots_need_and_how_many_the_limit_carries_also_where_only_memory_is_tuned() -> None:
+    (finding,) = found(EXCEEDS, spec(), stated(pod("w0"), pod("w1", limit=2048)))
+    assert (finding.severity, finding.target) == (Severity.WARNING, "worker/default")
+    assert finding.message == (
+        "16 slots do not fit the memory limit of 1024 MiB in 1 of 2 pods of StatefulSet/airflow-worker, e.g. w0: "
+        "with all busy they need 255 MiB + 16 x 86 MiB + 130 MiB = 1761 MiB. The limit carries 7. Set "
+        "worker_concurrency to 7 at most, or the limit to 1761 MiB at least. A kill is answered with a larger "
+        "limit, up to memory.max = 4096 MiB. The slots are not tuned: the policy names no concurrency."
+    )
+
+
+def test_the_slots_that_it_advises_do_fit() -> None:
+    assert found(EXCEEDS, spec(), stated(pod(), of=7)) == []
+    assert found(EXCEEDS, spec(), stated(pod(), of=8))
+    assert found(EXCEEDS, spec(), stated(pod(limit=FITS))) == []
+    assert found(EXCEEDS, spec(), stated(pod(limit=FITS - 1)))
+
+
+def test_a_slot_of_airflow_2_takes_more() -> None:
+    assert found(EXCEEDS, spec(), stated(pod(limit=FITS)), line="2")
+
+
+def test_slots_or_a_line_that_are_not_known_are_not_guessed() -> None:
+    assert found(EXCEEDS, spec(), worker(pod(limit=200))) == []
+    assert found(EXCEEDS, spec(), stated(pod(limit=200)), line=None) == []
+    by_reference = worker(pod(limit=200), referenced=frozenset({api.EnvName.CONCURRENCY}))
+    assert found(EXCEEDS, spec(), by_reference) == []
+
+
+def test_nothing_is_said_without_a_limit_or_without_a_pod_that_runs() -> None:
+    assert found(EXCEEDS, spec(), stated(pod(limit=None))) == []
+    assert found(EXCEEDS, spec(), stated(pod(running=None))) == []
+    assert found(EXCEEDS, spec(), stated()) == []
+    assert found(EXCEEDS, spec(workers=[]), stated(pod())) == []
+
+
+def test_each_worker_is_held_against_the_slots_it_has() -> None:
+    busy = stated(pod("a", slots=slots(4, 0)), pod("b", slots=slots(16, 0)), of=4)
+    (finding,) = found(EXCEEDS, slots_spec(), busy)
+    assert "in 1 of 2 pods of StatefulSet/airflow-worker, e.g. b" in finding.message
+
+
+def test_a_slot_that_was_measured_to_take_more_counts() -> None:
+    full = stated(pod(slots=slots(4), usage=usage(anonymous=900)), of=4)
+    (finding,) = found(EXCEEDS, slots_spec(), full, airflow=airflow(tasks(0, 4)))
+    assert "255 MiB + 4 x 161 MiB + 130 MiB = 1030 MiB (a slot as measured here). The limit carries 3." in (
+        finding.message
+    )
+
+
+def test_it_says_what_the_operator_will_do_and_why_not_more() -> None:
+    workers = stated(pod(), of=16)
+
+    def told(policy: api.Spec, *, workload: Workload = workers) -> str:
+        (finding,) = found(EXCEEDS, policy, workload)
+        return finding.message.partition("at least. ")[2]
+
+    assert told(slots_spec()) == (
+        "The limit follows with the next raise of slots, and a kill is answered with a larger limit, up to "
+        "memory.max = 4096 MiB."
+    )
+    assert told(slots_spec(memory_max="1Gi")) == (
+        "The limit is at memory.max = 1024 MiB: after a kill the slots come down, to 1 at least."
+    )
+    assert told(slots_spec(low=16, memory_max="1Gi")) == (
+        "Nothing is left to change: the limit is at memory.max = 1024 MiB, the slots at concurrency.min."
+    )
+    assert told(spec(high="1Gi")) == (
+        "The limit is at memory.max = 1024 MiB, and stays after a kill. The slots are not tuned: the policy names "
+        "no concurrency."
+    )
+    assert told(spec(high="600Mi")) == ("The operator leaves it alone: its template is above memory.max = 600 MiB.")
+    assert told(spec(mode="Recommend")) == "In mode Recommend the operator changes nothing."
+
+
+def test_a_limit_that_carries_no_slot_is_told_with_what_one_needs() -> None:
+    (finding,) = found(EXCEEDS, spec(low="128Mi"), stated(pod(limit=300), limit=300))
+    assert "The limit carries none. Give it at least 471 MiB for one slot." in finding.message
+
+
+def test_slots_that_were_raised_with_their_memory_are_never_told() -> None:
+    seen = observed(
+        stated(pod(slots=slots(4), usage=usage(cpu=0.1, node_cpu=0.1)), of=4, cpu_limit=4.0),
+        scheduler(pod("s")),
+        airflow=airflow(tasks(400, 4)),
+    )
+    last = turn(slots_spec(), seen)
+    assert last.reasons == ["SlotsExhausted"]
+    for _ in range(3):
+        last = turn(slots_spec(), applied(last, seconds=70), last.status)
+        assert EXCEEDS not in last.found
+    assert (last.target.desired.concurrency or 0) > 4
+    assert last.limit > 1024
+
+
+def test_it_ends_when_a_larger_limit_is_in_force() -> None:
+    last = turn(spec(), observed(stated(pod())))
+    wide = stated(replace(pod(), running=pod(limit=FITS).running))
+    assert last.found == [EXCEEDS]
+    assert turn(spec(), observed(wide), last.status).found == []
