@@ -59,6 +59,10 @@ class Usage:
     """Most anonymous memory within a day, in bytes."""
     anonymous_before: Sample | None = None
     """Anonymous memory a day ago, in bytes: where it is known, that day was seen."""
+    growth_days: Sample | None = None
+    """Bytes per second by which its floor of anonymous memory rises evenly, seen over a day and a half."""
+    growth_hours: Sample | None = None
+    """The same, seen over hours."""
     cpu: Sample | None = None
     """Cores in use, averaged over the window."""
     cpu_of_rounds: Sample | None = None

@@ -110,7 +110,8 @@ async def _asked(
         told = f"The metrics source {spec.metrics.source} is not one of the operator's (chart value metrics.sources)."
         return {}, told, told
     tunes = spec.tunes_slots or spec.tunes_parsing
-    wanted: tuple[Signal, ...] = signals.MEMORY + ((signals.CONTAINERS + signals.AIRFLOW) if tunes else ())
+    wanted: tuple[Signal, ...] = (*signals.MEMORY, signals.GROWTH)
+    wanted += (signals.CONTAINERS + signals.AIRFLOW) if tunes else ()
     try:
         scope = prometheus.scope(spec.metrics, namespace, rounds)
     except TunerError as error:
@@ -120,9 +121,11 @@ async def _asked(
     problem = airflow_problem = ""
     for signal, answer in zip(wanted, answers, strict=True):
         if isinstance(answer, TunerError):
-            # One of CONTAINERS may be refused by itself (duplicate series in a join): then that one alone is absent.
+            # One of CONTAINERS may be refused by itself (duplicate series in a join), and so may what reads very many
+            # samples: then that one alone is absent.
             problem = problem or (str(answer) if signal in signals.MEMORY else "")
-            airflow_problem = airflow_problem or (str(answer) if signal not in signals.CONTAINERS else "")
+            alone = signal in (*signals.CONTAINERS, signals.GROWTH)
+            airflow_problem = airflow_problem or ("" if alone else str(answer))
         elif isinstance(answer, BaseException):
             raise answer
         else:

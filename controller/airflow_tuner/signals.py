@@ -5,6 +5,7 @@ In the PromQL, `$container` stands for the matchers of this Airflow's containers
 time that rates of parsing are: it holds whole rounds over the DAG files.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from string import Template
@@ -131,6 +132,39 @@ ANONYMOUS_MEMORY = Signal(
 
 MEMORY = (PROCESS_KILLS, PROCESS_KILLS_BEFORE, PEAK, WORKING_SET, SAMPLED_AT, ANONYMOUS_MEMORY)
 """Asked in every turn."""
+
+HOUR = 3600.0
+
+EVEN = 0.97
+"""How straight a rise must be: the correlation of floors with time. A line has 1, a step among five floors at most
+0.95, a rise that halves every six hours 0.93."""
+
+
+def _growing(hours: int, floors: int) -> str:
+    """Slope of the floors of anonymous memory of so many successive windows, where they rise evenly.
+
+    A floor is the least of a window: what tasks take and give back is not in it. Five floors six hours apart compare
+    the same hour of two days, so that no daily peak rises through all of them.
+    """
+    found = f"min_over_time({_RSS}[{hours}h])[{hours * floors}h:{hours}h]"
+    # The standard deviation of times so far apart: slope x that / the floors' own is their correlation with time.
+    apart = hours * HOUR * math.sqrt((floors**2 - 1) / 12)
+    straight = f"deriv({found}) * {apart / EVEN:.0f} > stddev_over_time({found})"
+    return f"(({straight}) / {apart / EVEN:.0f}) and changes({found}) >= {floors - 1}"
+
+
+LEAK_SPANS = {"growth_days": (6, 5), "growth_hours": (1, 6)}
+"""Hours of a window, and how many windows."""
+
+GROWTH = Signal(
+    "growth",
+    _apart({name: _growing(hours, floors) for name, (hours, floors) in LEAK_SPANS.items()}),
+    "bytes per second",
+    "no container's floor of anonymous memory rises evenly, or it is not known for long enough",
+    parts=(*LEAK_SPANS,),
+    lasts=600.0,
+)
+"""It answers with the few that rise. It is asked every ten minutes, as it reads many samples and they change slowly."""
 
 # What containers do now, from cAdvisor.
 

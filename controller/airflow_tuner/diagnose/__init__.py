@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from airflow_tuner import api
-from airflow_tuner.diagnose import arrival, headroom, memory, ownership, sources, waiting
+from airflow_tuner.diagnose import arrival, growth, headroom, memory, ownership, sources, waiting
 from airflow_tuner.diagnose.case import Case
 from airflow_tuner.model import Finding, Observation, Severity
 
@@ -23,6 +23,7 @@ CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     waiting.queue_lag_high,  # who waits
     waiting.parsing_overloaded,
     headroom.concurrency_exceeds_memory,  # who may die next
+    growth.memory_leak_suspected,
     memory.limits_missing,  # or take others along
     ownership.template_changed,  # did somebody else act
     arrival.pods_refused,  # can new pods be born at all
