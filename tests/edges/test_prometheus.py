@@ -484,7 +484,7 @@ def test_the_nodes_cpu_is_told_for_every_container_on_it(scraped: Scraped) -> No
 
 
 @pytest.mark.parametrize(
-    "signal", (*signals.MEMORY, signals.GROWTH, *signals.CONTAINERS, *signals.AIRFLOW), ids=lambda one: one.name
+    "signal", [*signals.MEMORY, signals.GROWTH, *signals.CONTAINERS, *signals.AIRFLOW], ids=lambda one: one.name
 )
 def test_every_question_is_promql_whatever_the_labels_are(scraped: Scraped, signal: Signal) -> None:
     for number, text in enumerate(("", *NASTY)):
