@@ -20,7 +20,7 @@ from core.worlds import (
     worker,
 )
 
-EXCEEDS = "ConcurrencyExceedsMemory"
+EXCEEDS, LOW, CACHE = "ConcurrencyExceedsMemory", "MemoryHeadroomLow", "PageCacheNotDemand"
 FITS = 255 + 16 * 86 + 130
 """MiB that 16 slots of an Airflow 3 need."""
 
@@ -138,3 +138,83 @@ def test_it_ends_when_a_larger_limit_is_in_force() -> None:
     wide = stated(replace(pod(), running=pod(limit=FITS).running))
     assert last.found == [EXCEEDS]
     assert turn(spec(), observed(wide), last.status).found == []
+
+
+# Little room.
+
+
+def test_anonymous_memory_near_the_limit_is_told_before_anybody_dies() -> None:
+    near = worker(pod("w0", usage=usage(anonymous_day=950)), pod("w1", usage=usage(anonymous_day=300)))
+    (finding,) = found(LOW, spec(), near)
+    assert (finding.severity, finding.target) == (Severity.WARNING, "worker/default")
+    assert finding.message == (
+        "1 of 2 pods of StatefulSet/airflow-worker held 90% of the memory limit or more within a day, page cache not "
+        "counted: e.g. w0 950 MiB of 1024 MiB (93%). What takes 74 MiB more is killed. A kill is answered with a "
+        "larger limit, up to memory.max = 4096 MiB. The slots are not tuned: the policy names no concurrency. To be "
+        "spared that, raise the limit in the template, or give large tasks a queue of their own."
+    )
+    assert turn(spec(), observed(near)).reasons == [], "nothing is raised before a kill"
+
+
+def test_little_room_begins_at_nine_tenths_of_the_limit_in_force() -> None:
+    assert found(LOW, spec(), worker(pod(limit=1000, usage=usage(anonymous_day=900))))
+    assert found(LOW, spec(), worker(pod(limit=1000, usage=usage(anonymous_day=899)))) == []
+    assert found(LOW, spec(), worker(pod(limit=1000, usage=usage(anonymous=900))))
+    raised = pod(limit=1000, running=pod(limit=1500).running, usage=usage(anonymous_day=900))
+    assert found(LOW, spec(), worker(raised)) == []
+
+
+def test_a_full_page_cache_leaves_room_enough() -> None:
+    cached = worker(pod(usage=usage(peak=1024, working_set=1000, anonymous_day=800)))
+    assert turn(spec(), observed(cached)).found == []
+
+
+def test_who_was_killed_is_not_told_that_he_might_be() -> None:
+    killed = usage(kills=1, peak=1024, anonymous_day=1000)
+    assert turn(spec(), observed(worker(pod(usage=killed)))).found == ["OutOfMemory"]
+    old = usage(kills=1, before=1, peak=1024, anonymous_day=1000)
+    assert turn(spec(), observed(worker(pod(usage=old)))).status.findings[-1].reason == LOW
+
+
+def test_room_is_not_told_where_limit_or_memory_is_not_known() -> None:
+    assert found(LOW, spec(), worker(pod(usage=usage(working_set=1000)))) == []
+    assert found(LOW, spec(), worker(pod(limit=None, usage=usage(anonymous_day=9000)), limit=None)) == []
+    assert found(LOW, spec(workers=[]), worker(pod(usage=usage(anonymous_day=1000)))) == []
+
+
+def test_a_scheduler_has_no_slots_and_no_queue() -> None:
+    policy = spec(scheduler={"memory": {"min": "512Mi", "max": "1Gi"}}, workers=[])
+    (finding,) = found(LOW, policy, scheduler(pod(usage=usage(anonymous_day=1000))))
+    assert finding.message.endswith(
+        "The limit is at memory.max = 1024 MiB, and stays after a kill. To be spared that, raise the limit in the "
+        "template."
+    )
+
+
+# Page cache.
+
+
+def test_a_working_set_of_page_cache_is_no_demand() -> None:
+    cached = worker(pod("w0", usage=usage(peak=1024, working_set=960, anonymous_day=400)), pod("w1"))
+    (finding,) = found(CACHE, spec(), cached)
+    assert (finding.severity, finding.target) == (Severity.INFO, "worker/default")
+    assert finding.message == (
+        "The working set of 1 of 2 pods of StatefulSet/airflow-worker came near the limit within a day, and much of it "
+        "was page cache: e.g. w0 had 960 MiB (at most 1024 MiB with all of its page cache) of 1024 MiB, of which it "
+        "held at most 400 MiB itself. The kernel gives page cache back before it kills: nothing is raised for it."
+    )
+    assert turn(spec(), observed(cached)).reasons == []
+
+
+def test_page_cache_is_told_only_where_it_looks_like_demand() -> None:
+    def told(**values: Any) -> bool:  # noqa: ANN401 - any figure of the usage
+        return bool(found(CACHE, spec(), worker(pod(limit=1000, usage=usage(**values)))))
+
+    assert told(working_set=900, anonymous_day=600)
+    assert not told(working_set=899, anonymous_day=600), (
+        "every container's page cache grows: only what is active counts"
+    )
+    assert not told(working_set=900, anonymous_day=601)
+    assert not told(peak=1000, anonymous_day=100)
+    assert not told(working_set=900)
+    assert not told(anonymous_day=100)

@@ -23,8 +23,10 @@ CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     waiting.queue_lag_high,  # who waits
     waiting.parsing_overloaded,
     headroom.concurrency_exceeds_memory,  # who may die next
+    headroom.memory_headroom_low,
     growth.memory_leak_suspected,
     memory.limits_missing,  # or take others along
+    headroom.page_cache_not_demand,  # what only seems so
     ownership.template_changed,  # did somebody else act
     arrival.pods_refused,  # can new pods be born at all
     arrival.resize_refused,  # did what we decided arrive in the pods that run

@@ -1,13 +1,24 @@
-"""Do the limits fit what the containers hold: slots that do not fit, before anybody has died of it."""
+"""Do the limits fit what the containers hold: slots that do not fit, too little room, or page cache that only seems so.
+
+All before anybody has died of it.
+"""
 
 from collections.abc import Iterator, Sequence
 
 from airflow_tuner import api, concurrency, decide, steps
+from airflow_tuner.diagnose import memory
 from airflow_tuner.diagnose.case import Case
 from airflow_tuner.footprint import Footprint, footprint
-from airflow_tuner.model import Finding, Pod, Severity
+from airflow_tuner.model import Finding, Pod, Severity, Workload
 from airflow_tuner.quantity import readable
 from airflow_tuner.sentence import counted, short
+
+NEAR = 0.9
+"""Share of the limit from which there is little room: a tenth of 2 GiB is two tasks that hold nothing of their own, and
+from 0.95 on a container counts as having reached its limit."""
+
+FAR = 0.6
+"""Share of the limit up to which anonymous memory is far from it: with half as much again it is still not near."""
 
 
 def concurrency_exceeds_memory(case: Case) -> Iterator[Finding]:
@@ -34,6 +45,67 @@ def concurrency_exceeds_memory(case: Case) -> Iterator[Finding]:
                 f"{_upon_kill(item, limit, slots)}",
                 case.seen.at,
             )
+
+
+def page_cache_not_demand(case: Case) -> Iterator[Finding]:
+    """The working set is near the limit, and what is held is not: the difference is page cache."""
+    for item in case.items():
+        full = []
+        for pod in _limited(item):
+            usage, limit = pod.usage, _limit(pod)
+            if usage.working_set is None or usage.anonymous_day is None:
+                continue
+            if usage.working_set.value >= NEAR * limit and usage.anonymous_day.value <= FAR * limit:
+                full.append((usage.working_set.value / limit, pod, usage.anonymous_day.value))
+        if full:
+            share, pod, held = max(full, key=lambda one: one[0])
+            limit, peak, workload = _limit(pod), pod.usage.peak, item.workload
+            high = "" if peak is None else f" (at most {readable(int(peak.value))} with all of its page cache)"
+            yield Finding(
+                "PageCacheNotDemand",
+                Severity.INFO,
+                workload.target,
+                f"The working set of {_of(full, workload)} came near the limit within a day, and much of it was page "
+                f"cache: e.g. {short(pod.name)} had {readable(int(share * limit))}{high} of {readable(limit)}, of "
+                f"which it held at most {readable(int(held))} itself. The kernel gives page cache back before it "
+                "kills: nothing is raised for it.",
+                case.seen.at,
+            )
+
+
+def memory_headroom_low(case: Case) -> Iterator[Finding]:
+    """Anonymous memory came near the limit, and nobody was killed yet."""
+    for item in case.items():
+        if memory.killed(item.workload, case.seen.at):
+            continue
+        tight = [(held / _limit(pod), pod) for pod in _limited(item) if (held := _held(pod)) is not None]
+        tight = [(share, pod) for share, pod in tight if share >= NEAR]
+        if tight:
+            share, pod = max(tight, key=lambda one: one[0])
+            limit, workload = _limit(pod), item.workload
+            large = ", or give large tasks a queue of their own" if workload.component == "worker" else ""
+            yield Finding(
+                "MemoryHeadroomLow",
+                Severity.WARNING,
+                workload.target,
+                f"{_of(tight, workload)} held {NEAR:.0%} of the memory limit or more within a day, page cache not "
+                f"counted: e.g. {short(pod.name)} {readable(int(share * limit))} of {readable(limit)} ({share:.0%}). "
+                f"What takes {readable(max(0, int((1 - share) * limit)))} more is killed. "
+                f"{_upon_kill(item, limit, concurrency.in_force(pod, workload))} To be spared that, raise the limit in "
+                f"the template{large}.",
+                case.seen.at,
+            )
+
+
+def _of(pods: Sequence[object], workload: Workload) -> str:
+    """`1 of 3 pods of StatefulSet/airflow-worker`."""
+    return f"{len(pods)} of {counted(len(workload.living), 'pod', 'pods')} of {short(workload.label)}"
+
+
+def _held(pod: Pod) -> float | None:
+    """Most anonymous memory within a day, in bytes."""
+    known = (pod.usage.anonymous, pod.usage.anonymous_day)
+    return max((sample.value for sample in known if sample is not None), default=None)
 
 
 def _law(item: decide.Item, pods: Sequence[tuple[Pod, int]], line: str) -> Footprint:

@@ -1,11 +1,11 @@
 """Who died for memory, and who may next."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from airflow_tuner import decide, kills
 from airflow_tuner.diagnose.case import Case
-from airflow_tuner.model import Finding, Severity, Workload
+from airflow_tuner.model import Finding, Pod, Severity, Workload
 from airflow_tuner.quantity import readable
 from airflow_tuner.sentence import counted, listed, short
 
@@ -35,11 +35,23 @@ def limits_missing(case: Case) -> Iterator[Finding]:
             )
 
 
+def killed(workload: Workload, now: datetime) -> bool:
+    """Whether anything of it was killed for memory within the hour."""
+    return bool(_dead(workload, now) or _processes(workload))
+
+
+def _dead(workload: Workload, now: datetime) -> list[Pod]:
+    return [pod for pod in workload.pods if pod.death and now - pod.death.at <= SHOWN]
+
+
+def _processes(workload: Workload) -> dict[str, int]:
+    return {pod.name: count for pod in workload.pods if (count := kills.recent_process_kills(pod.usage))}
+
+
 def _killed(case: Case, workload: Workload) -> Iterator[Finding]:
     now = case.seen.at
     raised = decide.remembered(case.prior, workload.target).raised
-    dead = [pod for pod in workload.pods if pod.death and now - pod.death.at <= SHOWN]
-    processes = {pod.name: count for pod in workload.pods if (count := kills.recent_process_kills(pod.usage))}
+    dead, processes = _dead(workload, now), _processes(workload)
     if not dead and not processes:
         return
     parts = []
