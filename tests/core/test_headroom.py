@@ -1,11 +1,13 @@
 """Findings about limits that do not fit what the containers hold."""
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from airflow_tuner import api
 from airflow_tuner.model import Finding, Pod, Severity, Values, Workload
 from core.worlds import (
+    NOW,
     airflow,
     applied,
     observed,
@@ -21,6 +23,7 @@ from core.worlds import (
 )
 
 EXCEEDS, LOW, CACHE = "ConcurrencyExceedsMemory", "MemoryHeadroomLow", "PageCacheNotDemand"
+WIDE = "MemoryOverprovisioned"
 FITS = 255 + 16 * 86 + 130
 """MiB that 16 slots of an Airflow 3 need."""
 
@@ -218,3 +221,80 @@ def test_page_cache_is_told_only_where_it_looks_like_demand() -> None:
     assert not told(peak=1000, anonymous_day=100)
     assert not told(working_set=900)
     assert not told(anonymous_day=100)
+
+
+# More than is needed.
+
+
+def seen_for_a_day(name: str = "w0", *, held: float = 400, request: int = 4096, limit: int = 4096, **of: Any) -> Pod:  # noqa: ANN401 - any figure of the usage
+    """A pod that has run, and was watched, for more than a day."""
+    figures = {"anonymous_day": held, "anonymous_before": 300, "kills": 0, **of}
+    return pod(name, request=request, limit=limit, started=NOW - timedelta(days=2), usage=usage(**figures))
+
+
+def test_a_request_far_above_a_days_need_is_told_with_what_would_do() -> None:
+    idle = worker(seen_for_a_day("w0"), seen_for_a_day("w1", held=500), request=4096, limit=4096)
+    (finding,) = found(WIDE, spec(), idle)
+    assert (finding.severity, finding.target) == (Severity.INFO, "worker/default")
+    assert finding.message == (
+        "2 pods of StatefulSet/airflow-worker held at most 500 MiB within a day, page cache not counted: 755 MiB would "
+        "do. The request is 4096 MiB, the limit 4096 MiB. A request of that size would free 6682 MiB on the nodes. The "
+        "operator lowers no memory: set less in the template, if a week's peaks leave room for it."
+    )
+    assert turn(spec(), observed(idle)).reasons == [], "nothing is lowered"
+
+
+def test_a_limit_is_too_large_from_four_times_what_would_do() -> None:
+    def told(limit: int) -> list[Finding]:
+        return found(WIDE, spec(), worker(seen_for_a_day(request=512, limit=limit)))
+
+    assert told(4 * 630) == []
+    (finding,) = told(4 * 630 + 1)
+    assert "The request is not too large; such a limit lets a pod take" in finding.message
+
+
+def test_a_request_is_too_large_from_twice_what_would_do_and_half_a_gibibyte() -> None:
+    assert found(WIDE, spec(), worker(seen_for_a_day(request=1260, limit=1300))) == []
+    assert found(WIDE, spec(), worker(seen_for_a_day(request=1261, limit=1300)))
+    small: dict[str, Any] = {"held": 100, "limit": 1000}
+    assert found(WIDE, spec(low="128Mi"), worker(seen_for_a_day(request=766, **small))) == []
+    assert found(WIDE, spec(low="128Mi"), worker(seen_for_a_day(request=767, **small)))
+
+
+def test_slots_that_were_not_busy_within_the_day_count_as_if_they_were() -> None:
+    assert found(WIDE, spec(), stated(seen_for_a_day(request=2048))) == []
+    assert found(WIDE, spec(), stated(seen_for_a_day(request=2048), of=4))
+
+
+def test_no_less_than_the_policys_minimum_would_do() -> None:
+    assert found(WIDE, spec(low="3Gi"), worker(seen_for_a_day())) == []
+
+
+def test_too_much_is_told_only_where_the_whole_day_of_every_pod_is_known() -> None:
+    good = seen_for_a_day()
+    assert found(WIDE, spec(), worker(good))
+    for other in (
+        replace(good, started=NOW - timedelta(hours=23)),
+        replace(good, started=None),
+        replace(good, usage=replace(good.usage, anonymous_before=None)),
+        replace(good, usage=replace(good.usage, anonymous_day=None)),
+        seen_for_a_day(kills=2, before=2),
+    ):
+        assert found(WIDE, spec(), worker(other)) == []
+        assert found(WIDE, spec(), worker(good, replace(other, name="w1"))) == []
+    assert found(WIDE, spec(), worker()) == []
+
+
+def test_nothing_is_too_much_within_a_week_of_a_kill() -> None:
+    dead = pod(request=2048, limit=2048, died=NOW)
+    last = turn(spec(), observed(worker(dead, request=2048, limit=2048)))
+    assert last.reasons == ["OutOfMemory"]
+
+    def told(days: float) -> bool:
+        at = NOW + timedelta(days=days)
+        calm = replace(seen_for_a_day(request=2048, limit=3072), started=NOW + timedelta(days=1), resized=True)
+        seen = observed(worker(calm, request=2048, limit=2048), at=at)
+        return WIDE in turn(spec(), seen, last.status).found
+
+    assert not told(6.9)
+    assert told(7.1)

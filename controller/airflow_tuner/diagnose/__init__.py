@@ -27,6 +27,7 @@ CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     growth.memory_leak_suspected,
     memory.limits_missing,  # or take others along
     headroom.page_cache_not_demand,  # what only seems so
+    headroom.memory_overprovisioned,
     ownership.template_changed,  # did somebody else act
     arrival.pods_refused,  # can new pods be born at all
     arrival.resize_refused,  # did what we decided arrive in the pods that run

@@ -4,13 +4,14 @@ All before anybody has died of it.
 """
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
 
-from airflow_tuner import api, concurrency, decide, steps
+from airflow_tuner import api, concurrency, decide, quantity, steps
 from airflow_tuner.diagnose import memory
 from airflow_tuner.diagnose.case import Case
-from airflow_tuner.footprint import Footprint, footprint
-from airflow_tuner.model import Finding, Pod, Severity, Workload
-from airflow_tuner.quantity import readable
+from airflow_tuner.footprint import NEEDS_MORE, Footprint, footprint
+from airflow_tuner.model import Finding, Memory, Pod, Severity, Workload
+from airflow_tuner.quantity import MEBIBYTE, readable
 from airflow_tuner.sentence import counted, short
 
 NEAR = 0.9
@@ -19,6 +20,24 @@ from 0.95 on a container counts as having reached its limit."""
 
 FAR = 0.6
 """Share of the limit up to which anonymous memory is far from it: with half as much again it is still not near."""
+
+WIDE = 2.0
+"""Times what would do that a request is too large from: twice leaves room for a week's peak that no day shows."""
+
+LOOSE = 4.0
+"""The same for a limit: it reserves nothing, and lets the containers of a node promise more than there is."""
+
+WORTH = 512 * MEBIBYTE
+"""Least memory of a pod that is worth a word."""
+
+MARGIN = 1.25
+"""On the largest memory of a day."""
+
+KNOWN = timedelta(days=1)
+"""Most loads have a daily peak: a container that was seen for less says nothing about what is too much."""
+
+ANSWERED = timedelta(days=7)
+"""For this long after an answer to a kill nothing is said to be too much: many loads have a weekly peak."""
 
 
 def concurrency_exceeds_memory(case: Case) -> Iterator[Finding]:
@@ -95,6 +114,58 @@ def memory_headroom_low(case: Case) -> Iterator[Finding]:
                 f"the template{large}.",
                 case.seen.at,
             )
+
+
+def memory_overprovisioned(case: Case) -> Iterator[Finding]:
+    """Request or limit are far above what was needed within a whole day."""
+    for item in case.items():
+        workload, now = item.workload, case.seen.at
+        raised = item.past.raised
+        if memory.killed(workload, now) or (raised is not None and now - raised.at < ANSWERED):
+            continue
+        largest = [_day(pod, now) for pod in workload.living]
+        held = [size for size in largest if size is not None]
+        if not held or len(held) < len(largest):
+            continue
+        enough = item.bounds.hold(Memory(limit=_enough(item, max(held), case.seen.line))).limit or 0
+        inforce = [pod.running or pod.memory for pod in workload.living]
+        request = min((one.request for one in inforce if one.request is not None), default=0)
+        limit = min((one.limit for one in inforce if one.limit is not None), default=0)
+        wide = request > WIDE * enough and request - enough >= WORTH
+        if wide or (limit > LOOSE * enough and limit - enough >= WORTH):
+            freed = (
+                f"A request of that size would free {readable((request - enough) * len(held))} on the nodes."
+                if wide
+                else "The request is not too large; such a limit lets a pod take what its node has promised to others."
+            )
+            yield Finding(
+                "MemoryOverprovisioned",
+                Severity.INFO,
+                workload.target,
+                f"{counted(len(held), 'pod', 'pods')} of {short(workload.label)} held at most "
+                f"{readable(int(max(held)))} within a day, page cache not counted: {readable(enough)} would do. The "
+                f"request is {readable(request)}, the limit {readable(limit) if limit else 'none'}. {freed} The "
+                "operator lowers no memory: set less in the template, if a week's peaks leave room for it.",
+                now,
+            )
+
+
+def _day(pod: Pod, now: datetime) -> float | None:
+    """Most anonymous memory within a day, in bytes; `None` where that day is not known in full."""
+    usage = pod.usage
+    seen = pod.started is not None and now - pod.started >= KNOWN and usage.anonymous_before is not None
+    # Who was killed would have held more.
+    if not seen or usage.anonymous_day is None or (usage.process_kills is not None and usage.process_kills.value):
+        return None
+    return usage.anonymous_day.value
+
+
+def _enough(item: decide.Item, held: float, line: str | None) -> int:
+    """The memory that would do: for a day's largest, and for all slots of a worker."""
+    slots = [concurrency.in_force(pod, item.workload) for pod in item.workload.living]
+    busiest = max((one for one in slots if one), default=0)
+    law = _law(item, [(pod, busiest) for pod in item.workload.living], line or NEEDS_MORE) if busiest else None
+    return max(quantity.rounded(MARGIN * held + steps.PROBE_SPIKE), law.need(busiest) if law else 0)
 
 
 def _of(pods: Sequence[object], workload: Workload) -> str:
