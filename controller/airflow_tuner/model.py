@@ -83,6 +83,15 @@ class Death:
 
 
 @dataclass(frozen=True, slots=True)
+class Eviction:
+    """The kubelet ended a whole pod because its node was short of memory."""
+
+    at: datetime
+    why: str
+    """In its words."""
+
+
+@dataclass(frozen=True, slots=True)
 class Slots:
     """What a Celery worker says of itself."""
 
@@ -118,6 +127,8 @@ class Pod:
     """Times the container has died, for any reason."""
     death: Death | None = None
     """The last death, where it was for memory."""
+    eviction: Eviction | None = None
+    """Why it has ended, where its node was short of memory."""
     guaranteed: bool = False
     """Its QoS class is Guaranteed."""
     ending: bool = False

@@ -20,6 +20,7 @@ CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     sources.airflow_metrics_missing,
     sources.broker_unavailable,
     memory.out_of_memory,  # who died
+    memory.evicted,
     waiting.queue_lag_high,  # who waits
     waiting.parsing_overloaded,
     headroom.concurrency_exceeds_memory,  # who may die next
