@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 import pytest
 
-from airflow_tuner import api, prometheus, signals
+from airflow_tuner import api, observe, prometheus, signals
 from airflow_tuner.diagnose import growth
 from airflow_tuner.errors import Unavailable
 from airflow_tuner.fleet import Deployment
 from airflow_tuner.prometheus import Prometheus
 from airflow_tuner.quantity import MEBIBYTE
 from airflow_tuner.settings import Source
+from airflow_tuner.signals import Scope, Series, Signal
 from edges.servers import serving
 from testbed.processes import Area
 from testbed.prometheus import Prometheus as RealPrometheus
@@ -174,3 +175,22 @@ def test_an_answer_that_failed_is_asked_for_again() -> None:
 
     with serving("", 503) as server:
         assert asyncio.run(twice(server.url)) == 2
+
+
+def test_a_source_that_refuses_so_many_samples_loses_this_answer_alone() -> None:
+    class Refusing(Prometheus):
+        async def ask(self, signal: Signal, scope: Scope, patience: float | None = None) -> tuple[Series, ...]:
+            del scope, patience
+            if signal is signals.GROWTH:
+                raise Unavailable("too many samples")
+            return (Series({"signal": "anonymous_day", "of": signal.name}, 1.0),)
+
+    source = Refusing("main", Source(url="http://127.0.0.1:1"))
+    entry = {"name": "*", "memory": {"min": "1Gi", "max": "2Gi"}, "concurrency": {"min": 1, "max": 4}}
+    spec = api.Spec.model_validate({"airflow": {"release": "airflow"}, "workers": [entry]})
+    values, problem, airflow_problem = asyncio.run(observe._asked(source, spec, "n", 0, None))  # noqa: SLF001
+    assert (problem, airflow_problem) == ("", "")
+    assert "growth_days" not in values
+    assert {name for name in values if name.startswith("anonymous")} == {*signals.ANONYMOUS}
+    assert [series.labels["of"] for series in values["anonymous_day"]] == ["anonymous_memory"]
+    assert values["anonymous"] == ()
