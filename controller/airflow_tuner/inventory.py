@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow_tuner import api, environment, probe, quantity
-from airflow_tuner.model import Death, Memory, Pod, Refusal, Workload
+from airflow_tuner.model import Death, Eviction, Memory, Pod, Refusal, Workload
 
 Object = Mapping[str, Any]
 
@@ -22,6 +22,8 @@ DECISION = f"{api.GROUP}/decision"
 COMPONENT_LABELS = ("component", "app.kubernetes.io/component")
 COMPONENTS = ("scheduler", "dag-processor", "triggerer", "api-server", "webserver", "worker")
 OUT_OF_MEMORY = "OOMKilled"
+EVICTED = "Evicted"
+"""Reason of a pod that the kubelet has ended for pressure on its node."""
 DEFAULT_QUEUE = "AIRFLOW__OPERATORS__DEFAULT_QUEUE"
 DISRUPTION = (
     ("karpenter.sh/do-not-disrupt", "true"),
@@ -194,6 +196,7 @@ def _pod(pod: Object, container: str) -> Pod:
         started=_started(state),
         deaths=restarts,
         death=_death(state, restarts, _ended_from(metadata)),
+        eviction=_eviction(status, state),
         guaranteed=status.get("qosClass") == "Guaranteed",
         ending="deletionTimestamp" in metadata or status.get("phase") in {"Succeeded", "Failed"},
         decision=(metadata.get("annotations") or {}).get(DECISION),
@@ -232,6 +235,18 @@ def _death(state: Object, restarts: int, ended_from: datetime | None) -> Death |
         if by_kernel and (ended_from is None or at < ended_from):
             return Death(number, at)
     return None
+
+
+def _eviction(status: Object, state: Object) -> Eviction | None:
+    """As the kubelet leaves it in the status of the pod it has ended; other pressure than memory's is none of ours."""
+    message = str(status.get("message", ""))
+    if (status.get("phase"), status.get("reason")) != ("Failed", EVICTED) or "memory" not in message:
+        return None
+    conditions = status.get("conditions") or []
+    times = [item.get("lastTransitionTime") for item in conditions if item["type"] == "DisruptionTarget"]
+    times += [(when.get("terminated") or {}).get("finishedAt") for when in (state.get("state") or {},)]
+    known = [moment(text) for text in times if text]
+    return Eviction(known[0], message) if known else None
 
 
 def _ended_from(metadata: Object) -> datetime | None:

@@ -59,6 +59,12 @@ class Usage:
     """Most anonymous memory within the window, in bytes."""
     anonymous_day: Sample | None = None
     """Most anonymous memory within a day, in bytes."""
+    anonymous_before: Sample | None = None
+    """Anonymous memory a day ago, in bytes: where it is known, that day was seen."""
+    growth_days: Sample | None = None
+    """Bytes per second by which its floor of anonymous memory rises evenly, seen over a day and a half."""
+    growth_hours: Sample | None = None
+    """The same, seen over hours."""
     cpu: Sample | None = None
     """Cores in use, averaged over the window."""
     cpu_of_rounds: Sample | None = None
@@ -76,6 +82,15 @@ class Death:
     number: int
     """Which death of this container in this pod it was, counted from 1."""
     at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Eviction:
+    """The kubelet ended a whole pod because its node was short of memory."""
+
+    at: datetime
+    why: str
+    """In its words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +129,8 @@ class Pod:
     """Times the container has died, for any reason."""
     death: Death | None = None
     """The last death, where it was for memory."""
+    eviction: Eviction | None = None
+    """Why it has ended, where its node was short of memory."""
     guaranteed: bool = False
     """Its QoS class is Guaranteed."""
     ending: bool = False

@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime, timedelta
 
 from airflow_tuner import api, inventory, parsing, prometheus, signals, telemetry
@@ -21,6 +21,9 @@ PATIENCE = 0.5
 
 URGENT = timedelta(seconds=60)
 """A death is answered with that little patience for this long."""
+
+SAMPLES = tuple(field.name for field in fields(Usage))
+"""The signals about one container: each has the name of what it becomes."""
 
 _ID = re.compile(r"([0-9a-f]{12,})(?:\.scope)?$")
 
@@ -107,7 +110,8 @@ async def _asked(
         told = f"The metrics source {spec.metrics.source} is not one of the operator's (chart value metrics.sources)."
         return {}, told, told
     tunes = spec.tunes_slots or spec.tunes_parsing
-    wanted: tuple[Signal, ...] = signals.MEMORY + ((signals.CONTAINERS + signals.AIRFLOW) if tunes else ())
+    wanted: tuple[Signal, ...] = (*signals.MEMORY, signals.GROWTH)
+    wanted += (signals.CONTAINERS + signals.AIRFLOW) if tunes else ()
     try:
         scope = prometheus.scope(spec.metrics, namespace, rounds)
     except TunerError as error:
@@ -117,13 +121,15 @@ async def _asked(
     problem = airflow_problem = ""
     for signal, answer in zip(wanted, answers, strict=True):
         if isinstance(answer, TunerError):
-            # One of CONTAINERS may be refused by itself (duplicate series in a join): then that one alone is absent.
+            # One of CONTAINERS may be refused by itself (duplicate series in a join), and so may what reads very many
+            # samples: then that one alone is absent.
             problem = problem or (str(answer) if signal in signals.MEMORY else "")
-            airflow_problem = airflow_problem or (str(answer) if signal not in signals.CONTAINERS else "")
+            alone = signal in (*signals.CONTAINERS, signals.GROWTH)
+            airflow_problem = airflow_problem or ("" if alone else str(answer))
         elif isinstance(answer, BaseException):
             raise answer
         else:
-            values[signal.name] = answer
+            values |= signals.parted(answer, signal)
     return values, problem, airflow_problem
 
 
@@ -188,22 +194,11 @@ def _usage(pod: Pod, container: str, values: Values, now: datetime, limit: timed
         return Usage()
     at = moment(sampled)
 
-    def sample(signal: Signal) -> Sample | None:
-        value = _value(pod, container, values.get(signal.name, ()))
+    def sample(name: str) -> Sample | None:
+        value = _value(pod, container, values.get(name, ()))
         return None if value is None else Sample(value, at)
 
-    return Usage(
-        process_kills=sample(signals.PROCESS_KILLS),
-        process_kills_before=sample(signals.PROCESS_KILLS_BEFORE),
-        peak=sample(signals.PEAK),
-        working_set=sample(signals.WORKING_SET),
-        anonymous=sample(signals.ANONYMOUS),
-        anonymous_day=sample(signals.ANONYMOUS_DAY),
-        cpu=sample(signals.CPU),
-        cpu_of_rounds=sample(signals.CPU_OF_ROUNDS),
-        throttled=sample(signals.THROTTLED),
-        node_cpu=sample(signals.NODE_CPU),
-    )
+    return Usage(**{name: sample(name) for name in SAMPLES})
 
 
 def _value(pod: Pod, container: str, found: tuple[Series, ...]) -> float | None:

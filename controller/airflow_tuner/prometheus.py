@@ -150,13 +150,16 @@ class Prometheus:
     async def ask(self, signal: Signal, scope: Scope, patience: float | None = None) -> tuple[Series, ...]:
         """The present values of a signal. A value that is no finite number is left out.
 
-        After `patience` seconds what came of the same question the last time will do, if that is younger than `FRESH`.
+        While its answer lasts it is not asked again. After `patience` seconds what came of the same question the last
+        time will do, if that is younger than `FRESH`.
         `Unavailable` within the source's time limit; `Misconfigured` for a token that cannot be sent.
         """
-        self.calls += 1
         promql = signals.query(signal, scope)
         loop = asyncio.get_running_loop()
         at, last = self._last.get(promql, (-math.inf, ()))
+        if loop.time() - at < signal.lasts and not isinstance(last, Unavailable):
+            return last
+        self.calls += 1
         waits = self.source.timeout_seconds
         if patience is not None and loop.time() - at < FRESH:
             waits = min(waits, patience)

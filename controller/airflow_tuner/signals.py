@@ -5,6 +5,8 @@ In the PromQL, `$container` stands for the matchers of this Airflow's containers
 time that rates of parsing are: it holds whole rounds over the DAG files.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from string import Template
 
@@ -18,6 +20,10 @@ class Signal:
     unit: str
     absence: str
     """What it means when there is no sample."""
+    parts: tuple[str, ...] = ()
+    """Names of what one question asks for at once, told apart by the label `signal`; empty: it is one thing."""
+    lasts: float = 0.0
+    """Seconds for which an answer is as good as new: what is seen over hours is not asked in every turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,18 @@ def query(signal: Signal, scope: Scope) -> str:
         window=f"{scope.window}s",
         rounds=f"{scope.rounds}s",
     )
+
+
+def parted(found: tuple[Series, ...], signal: Signal) -> dict[str, tuple[Series, ...]]:
+    """The answer to a signal, by the names of its parts."""
+    if not signal.parts:
+        return {signal.name: found}
+    return {name: tuple(item for item in found if item.labels.get("signal") == name) for name in signal.parts}
+
+
+def _apart(questions: Mapping[str, str]) -> str:
+    """Several questions as one."""
+    return " or ".join(f'label_replace({promql},"signal","{name}","","")' for name, promql in questions.items())
 
 
 # Memory of containers, from cAdvisor.
@@ -94,25 +112,61 @@ SAMPLED_AT = Signal(
 )
 """When the newest sample was taken: an instant query itself answers with the time it was asked."""
 
-MEMORY = (PROCESS_KILLS, PROCESS_KILLS_BEFORE, PEAK, WORKING_SET, SAMPLED_AT)
-"""Asked in every turn."""
+_RSS = "container_memory_rss{$container}"
 
-# What containers do now, from cAdvisor.
+ANONYMOUS = {
+    "anonymous": f"max_over_time({_RSS}[$window])",
+    "anonymous_day": f"max_over_time({_RSS}[1d])",
+    "anonymous_before": f"{_RSS} offset 1d",
+}
+"""What each is: the most anonymous memory within the window and within a day, and what it was a day ago."""
 
-ANONYMOUS = Signal(
-    "anonymous",
-    "max_over_time(container_memory_rss{$container}[$window])",
+ANONYMOUS_MEMORY = Signal(
+    "anonymous_memory",
+    _apart(ANONYMOUS),
     "bytes",
-    "the memory of a slot is taken to be that of an empty task",
+    "the memory of a slot is taken to be that of an empty task, and no task is known to need more than the others",
+    parts=(*ANONYMOUS,),
 )
 """Anonymous memory: what a task holds, without the page cache that the kernel gives back."""
 
-ANONYMOUS_DAY = Signal(
-    "anonymous_day",
-    "max_over_time(container_memory_rss{$container}[1d])",
-    "bytes",
-    "no task is known to need more than the others",
+MEMORY = (PROCESS_KILLS, PROCESS_KILLS_BEFORE, PEAK, WORKING_SET, SAMPLED_AT, ANONYMOUS_MEMORY)
+"""Asked in every turn."""
+
+HOUR = 3600.0
+
+EVEN = 0.97
+"""How straight a rise must be: the correlation of floors with time. A line has 1, a step among five floors at most
+0.95, a rise that halves every six hours 0.93."""
+
+
+def _growing(hours: int, floors: int) -> str:
+    """Slope of the floors of anonymous memory of so many successive windows, where they rise evenly.
+
+    A floor is the least of a window: what tasks take and give back is not in it. Five floors six hours apart compare
+    the same hour of two days, so that no daily peak rises through all of them.
+    """
+    found = f"min_over_time({_RSS}[{hours}h])[{hours * floors}h:{hours}h]"
+    # The standard deviation of times so far apart: slope x that / the floors' own is their correlation with time.
+    apart = hours * HOUR * math.sqrt((floors**2 - 1) / 12)
+    straight = f"deriv({found}) * {apart / EVEN:.0f} > stddev_over_time({found})"
+    return f"(({straight}) / {apart / EVEN:.0f}) and changes({found}) >= {floors - 1}"
+
+
+LEAK_SPANS = {"growth_days": (6, 5), "growth_hours": (1, 6)}
+"""Hours of a window, and how many windows."""
+
+GROWTH = Signal(
+    "growth",
+    _apart({name: _growing(hours, floors) for name, (hours, floors) in LEAK_SPANS.items()}),
+    "bytes per second",
+    "no container's floor of anonymous memory rises evenly, or it is not known for long enough",
+    parts=(*LEAK_SPANS,),
+    lasts=600.0,
 )
+"""It answers with the few that rise. It is asked every ten minutes, as it reads many samples and they change slowly."""
+
+# What containers do now, from cAdvisor.
 
 CPU = Signal(
     "cpu",
@@ -146,7 +200,7 @@ NODE_CPU = Signal(
     "only the container's own limit and throttling tell whether CPU is short",
 )
 
-CONTAINERS = (ANONYMOUS, ANONYMOUS_DAY, CPU, CPU_OF_ROUNDS, THROTTLED, NODE_CPU)
+CONTAINERS = (CPU, CPU_OF_ROUNDS, THROTTLED, NODE_CPU)
 """Asked where slots or parsing are tuned."""
 
 # Airflow's own, by the names of the official chart's statsd-exporter mapping (Airflow 2 and 3).
@@ -213,7 +267,7 @@ files, files that were parsed within the rounds, and the most seconds that a fil
 
 AIRFLOW_RATES = Signal(
     "rates",
-    " or ".join(f'label_replace({promql},"signal","{name}","","")' for name, promql in RATES.items()),
+    _apart(RATES),
     "as each is named",
     "slots and parsing are left alone",
 )

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from airflow_tuner.diagnose import diagnose
-from airflow_tuner.model import MetricsState, Severity
+from airflow_tuner.model import Eviction, MetricsState, Severity
 from core.worlds import NOW, applied, observed, pod, scheduler, spec, turn, usage, worker
 
 SECOND = timedelta(seconds=1)
@@ -75,6 +75,28 @@ def test_a_kill_of_the_node_is_told_as_such_also_after_the_answer() -> None:
     assert turn(spec(), applied(last, seconds=1), last.status).found == ["NodeMemoryPressure"]
     unlimited = turn(spec(), observed(worker(pod(limit=None, usage=usage(kills=1)))))
     assert unlimited.found == ["NodeMemoryPressure"]
+
+
+def test_evicted_pods_are_the_nodes_shortage_for_an_hour() -> None:
+    why = "The node was low on resource: memory. Container worker was using 1Gi, request is 512Mi."
+    gone = [
+        pod(name, running=None, ending=True, eviction=Eviction(NOW - timedelta(minutes=ago), why))
+        for name, ago in (("old", 61), ("first", 60), ("last", 2))
+    ]
+    last = turn(spec(), observed(worker(pod("new"), *gone)))
+    (finding,) = last.findings
+    assert (finding.reason, finding.severity, finding.since) == (
+        "NodeMemoryPressure",
+        Severity.CRITICAL,
+        NOW - timedelta(hours=1),
+    )
+    assert finding.message.startswith(
+        "2 pods of StatefulSet/airflow-worker evicted within the hour, the last, last, at 11:58:00: The node was low "
+        "on resource: memory. Container worker was using 1Gi, request is 512Mi. Its node was short of memory, not the "
+        "pod: the operator changes nothing for it."
+    )
+    assert last.reasons == []
+    assert turn(spec(), replace(last.seen, at=NOW + timedelta(hours=1)), last.status).found == []
 
 
 def test_a_dead_container_with_a_limit_was_killed_by_it_whatever_its_successor_uses() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from airflow_tuner import inventory
-from airflow_tuner.model import Death, Memory, Pod, Workload
+from airflow_tuner.model import Death, Eviction, Memory, Pod, Workload
 
 Object = dict[str, Any]
 MI = 2**20
@@ -380,3 +380,23 @@ def test_the_template_tells_the_names_of_its_variables_and_its_probe_but_no_valu
     assert "s3cret" not in repr(found)
     bare = read(workload("airflow-scheduler", "scheduler", "scheduler"))["scheduler"]
     assert (bare.names, bare.probe) == (frozenset(), None)
+
+
+LOW = "The node was low on resource: memory. Threshold quantity: 100Mi, available: 51Mi. Container worker was using 1Gi"
+ENDED = {"type": "DisruptionTarget", "status": "True", "lastTransitionTime": "2026-11-24T12:00:00Z"}
+
+
+def test_an_evicted_pod_says_when_and_why_its_node_ended_it() -> None:
+    gone = one_pod(phase="Failed", reason="Evicted", message=LOW, conditions=[ENDED])
+    assert gone.eviction == Eviction(AT, LOW)
+    assert gone.ending
+    terminated = {"state": {"terminated": {"finishedAt": "2026-11-24T12:00:00Z"}}}
+    assert one_pod(phase="Failed", reason="Evicted", message=LOW, state=terminated).eviction == Eviction(AT, LOW)
+
+
+def test_an_eviction_for_another_reason_or_at_no_known_time_is_none_for_memory() -> None:
+    disk = LOW.replace("memory", "ephemeral-storage")
+    assert one_pod(phase="Failed", reason="Evicted", message=disk, conditions=[ENDED]).eviction is None
+    assert one_pod(phase="Failed", reason="Evicted", message=LOW).eviction is None
+    assert one_pod(phase="Failed", reason="Preempting", message=LOW, conditions=[ENDED]).eviction is None
+    assert one_pod().eviction is None

@@ -34,6 +34,7 @@ NASTY = ('say "hi"', "back\\slash", "two\nlines", '"} or vector(1) or up{job="',
 KILLS = "container_oom_events_total"
 USED = "container_memory_working_set_bytes"
 PEAK = "container_memory_max_usage_bytes"
+RSS = "container_memory_rss"
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,25 @@ def test_every_signal_of_the_catalogue_is_answered_by_container(scraped: Scraped
         signals.PEAK,
         signals.WORKING_SET,
         signals.SAMPLED_AT,
+        signals.ANONYMOUS_MEMORY,
     }, "this test names them all"
+
+
+def test_anonymous_memory_is_one_question_of_three_parts(scraped: Scraped) -> None:
+    def parts() -> dict[str, dict[str, float]]:
+        found = asked(scraped.prometheus.url, signals.ANONYMOUS_MEMORY, matchers={"part": "1"})
+        told = signals.parted(found, signals.ANONYMOUS_MEMORY)
+        return {name: {one.labels["pod"]: one.value for one in series} for name, series in told.items()}
+
+    def line(pod: str, size: float) -> Line:
+        return Line(RSS, size, labelled(pod, LIVING, part="1"))
+
+    assert parts() == {"anonymous": {}, "anonymous_day": {}, "anonymous_before": {}}
+    scraped.show(line("high", 700e6), line("new", 2e8))
+    scraped.show(line("high", 300e6), line("new", 2e8))
+    assert parts()["anonymous_day"] == {"high": 700e6, "new": 2e8}
+    assert parts()["anonymous_before"] == {}, "nobody knows what was a day ago"
+    scraped.wait(lambda: parts()["anonymous"] == {"high": 300e6, "new": 2e8}, "the window", WINDOW + 10)
 
 
 def test_the_working_set_of_a_day_is_its_largest(scraped: Scraped) -> None:
@@ -454,8 +473,6 @@ def test_every_signal_of_containers_is_answered_by_container(scraped: Scraped) -
     scraped.wait(lambda: all(scraped.ask(signal, cluster="cpu") for signal in signals.CONTAINERS), "rates")
     assert scraped.ask(signals.CPU, cluster="cpu").keys() == {key}, "nor the pod, nor the node"
     assert scraped.ask(signals.THROTTLED, cluster="cpu") == {key: pytest.approx(0.3, rel=0.05)}
-    assert scraped.ask(signals.ANONYMOUS, cluster="cpu") == {key: 4e8}
-    assert scraped.ask(signals.ANONYMOUS_DAY, cluster="cpu") == {key: 4e8}
     share = scraped.ask(signals.NODE_CPU, cluster="cpu")[key] / scraped.ask(signals.CPU, cluster="cpu")[key]
     assert share == pytest.approx(1.5, rel=0.5), "of the node's two cores, by all on it"
 
@@ -466,7 +483,9 @@ def test_the_nodes_cpu_is_told_for_every_container_on_it(scraped: Scraped) -> No
     scraped.wait(lambda: len(scraped.ask(signals.NODE_CPU, cluster="shared")) == 2, "rates")
 
 
-@pytest.mark.parametrize("signal", signals.MEMORY + signals.CONTAINERS + signals.AIRFLOW, ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "signal", [*signals.MEMORY, signals.GROWTH, *signals.CONTAINERS, *signals.AIRFLOW], ids=lambda one: one.name
+)
 def test_every_question_is_promql_whatever_the_labels_are(scraped: Scraped, signal: Signal) -> None:
     for number, text in enumerate(("", *NASTY)):
         labels = {} if not text else {"note": text}

@@ -146,7 +146,8 @@ def turn_cost() -> str:
         f"| {what} | {count} | {calls} | {asked} | {seconds:.2f} |" for what, count, calls, asked, seconds in rows
     ]
     return (
-        "A turn reads the policy, lists Deployments, StatefulSets and pods, and asks each signal once.\n"
+        "A turn reads the policy, lists Deployments, StatefulSets and pods, and asks each signal once; every ten\n"
+        "minutes one question more, which is not counted here.\n"
         "Between turns (30 s apart when nothing happens) one PromQL question every 3 s asks for killed processes, and\n"
         "one watch waits for killed containers.\n\n" + "\n".join(table)
     )

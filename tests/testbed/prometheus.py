@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from testbed.commands import run
 from testbed.loopback import fetch
 from testbed.processes import Area, free_port
 from testbed.programs import program
@@ -31,17 +32,24 @@ class Prometheus:
         port = free_port()
         self.url = f"http://{address}:{port}"
         self.config = area.path / f"prometheus-{port}.json"
+        self.data = area.path / f"prometheus-{port}"
         self._settings = {"global": {"scrape_interval": interval}, "scrape_configs": list(scrape_configs)}
         self.program = area.program(
             f"prometheus-{port}",
             [
                 program("prometheus"),
                 f"--config.file={self.config}",
-                f"--storage.tsdb.path={area.path / f'prometheus-{port}'}",
+                f"--storage.tsdb.path={self.data}",
                 f"--web.listen-address={address}:{port}",
                 "--web.enable-lifecycle",
             ],
         )
+
+    def remember(self, samples: str) -> None:
+        """Gives it a past, in OpenMetrics with timestamps, before it starts. Needs promtool."""
+        written = self.config.with_suffix(".openmetrics")
+        written.write_text(samples)
+        run([program("promtool"), "tsdb", "create-blocks-from", "openmetrics", "--quiet", written, self.data])
 
     def start(self) -> Self:
         """Starts it; returns when it answers queries."""
@@ -69,6 +77,13 @@ class Prometheus:
     def query(self, promql: str) -> list[dict[str, Any]]:
         """Returns the result of an instant query: one entry with `metric` and `value` per series."""
         url = f"{self.url}/api/v1/query?" + urllib.parse.urlencode({"query": promql})
+        result: list[dict[str, Any]] = json.loads(fetch(url))["data"]["result"]
+        return result
+
+    def over(self, promql: str, begin: float, end: float, step: float) -> list[dict[str, Any]]:
+        """Returns the result of a query at many times: one entry with `metric` and `values` per series."""
+        times = {"start": begin, "end": end, "step": step}
+        url = f"{self.url}/api/v1/query_range?" + urllib.parse.urlencode({"query": promql, **times})
         result: list[dict[str, Any]] = json.loads(fetch(url))["data"]["result"]
         return result
 

@@ -9,7 +9,18 @@ from dataclasses import replace
 from datetime import datetime
 
 from airflow_tuner import api
-from airflow_tuner.diagnose import arrival, autoscaling, files, memory, ownership, setup, sources, waiting
+from airflow_tuner.diagnose import (
+    arrival,
+    autoscaling,
+    files,
+    growth,
+    headroom,
+    memory,
+    ownership,
+    setup,
+    sources,
+    waiting,
+)
 from airflow_tuner.diagnose.case import Case
 from airflow_tuner.model import Finding, Observation, Severity
 
@@ -20,10 +31,16 @@ CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     sources.airflow_metrics_missing,
     sources.broker_unavailable,
     memory.out_of_memory,  # who died
+    memory.evicted,
     waiting.queue_lag_high,  # who waits
     waiting.parsing_overloaded,
     files.parse_offenders,
-    memory.limits_missing,  # who may die next, or take others along
+    headroom.concurrency_exceeds_memory,  # who may die next
+    headroom.memory_headroom_low,
+    growth.memory_leak_suspected,
+    memory.limits_missing,  # or take others along
+    headroom.page_cache_not_demand,  # what only seems so
+    headroom.memory_overprovisioned,
     setup.cpu_limit_throttling,  # what was chosen for Airflow that harms it
     setup.grace_period_too_short,
     setup.old_variable_names_ignored,

@@ -1,13 +1,13 @@
 """Who died for memory, and who may next."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from airflow_tuner import decide, kills
 from airflow_tuner.diagnose.case import Case
-from airflow_tuner.model import Finding, Severity, Workload
+from airflow_tuner.model import Finding, Pod, Severity, Workload
 from airflow_tuner.quantity import readable
-from airflow_tuner.sentence import counted, listed, short
+from airflow_tuner.sentence import counted, fitted, listed, short
 
 SHOWN = timedelta(hours=1)
 """How long a kill stays a finding."""
@@ -17,6 +17,25 @@ def out_of_memory(case: Case) -> Iterator[Finding]:
     """The kernel killed a container, or a process in one, within the hour."""
     for workload in case.covered():
         yield from _killed(case, workload)
+
+
+def evicted(case: Case) -> Iterator[Finding]:
+    """The kubelet ended pods within the hour, because their node was short of memory."""
+    for workload in case.covered():
+        gone = {pod.name: pod.eviction for pod in workload.pods if pod.eviction is not None}
+        gone = {name: eviction for name, eviction in gone.items() if case.seen.at - eviction.at <= SHOWN}
+        if gone:
+            name, last = max(gone.items(), key=lambda one: one[1].at)
+            yield Finding(
+                "NodeMemoryPressure",
+                Severity.CRITICAL,
+                workload.target,
+                f"{counted(len(gone), 'pod', 'pods')} of {short(workload.label)} evicted within the hour, the last, "
+                f"{short(name)}, at {last.at:%H:%M:%S}: {fitted(last.why, 300).rstrip('. ')}. Its node was short of "
+                "memory, not the pod: the operator changes nothing for it. Pods that use more than they request go "
+                "first: set requests nearer to what is used, or give the node more room.",
+                min(eviction.at for eviction in gone.values()),
+            )
 
 
 def limits_missing(case: Case) -> Iterator[Finding]:
@@ -35,11 +54,23 @@ def limits_missing(case: Case) -> Iterator[Finding]:
             )
 
 
+def killed(workload: Workload, now: datetime) -> bool:
+    """Whether anything of it was killed for memory within the hour."""
+    return bool(_dead(workload, now) or _processes(workload))
+
+
+def _dead(workload: Workload, now: datetime) -> list[Pod]:
+    return [pod for pod in workload.pods if pod.death and now - pod.death.at <= SHOWN]
+
+
+def _processes(workload: Workload) -> dict[str, int]:
+    return {pod.name: count for pod in workload.pods if (count := kills.recent_process_kills(pod.usage))}
+
+
 def _killed(case: Case, workload: Workload) -> Iterator[Finding]:
     now = case.seen.at
     raised = decide.remembered(case.prior, workload.target).raised
-    dead = [pod for pod in workload.pods if pod.death and now - pod.death.at <= SHOWN]
-    processes = {pod.name: count for pod in workload.pods if (count := kills.recent_process_kills(pod.usage))}
+    dead, processes = _dead(workload, now), _processes(workload)
     if not dead and not processes:
         return
     parts = []

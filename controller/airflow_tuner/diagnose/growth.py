@@ -1,0 +1,119 @@
+"""Whose memory only ever grows: a leak, which no limit is large enough for."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from airflow_tuner import decide, signals
+from airflow_tuner.diagnose.case import Case
+from airflow_tuner.model import Finding, Pod, Severity
+from airflow_tuner.quantity import MEBIBYTE, readable
+from airflow_tuner.sentence import counted, short
+
+WARM_UP = timedelta(hours=1)
+"""After its start a container grows for good reasons: imports, caches, processes that are forked."""
+
+LEAST = 1 * MEBIBYTE
+"""Bytes per hour from which a rise is no noise. An Airflow 3.1 scheduler that idles has been reported to leak 4.5 MiB/h
+(apache/airflow issue 58509); less than this takes more than a week for 168 MiB."""
+
+WEEK = timedelta(days=7)
+"""A rise seen over days is told where the limit is reached within this time: slower ones seldom outlive
+a deployment."""
+
+SOON = timedelta(hours=12)
+"""The same for one seen over hours: as it may still come to rest, it is told only where nobody can wait for a day."""
+
+TWO_DAYS = timedelta(days=2)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rise:
+    """A container whose floor of anonymous memory rises."""
+
+    pod: Pod
+    pace: float
+    """Bytes per hour."""
+    held: float
+    """Most anonymous memory it held within a day, in bytes."""
+    limit: int | None
+    windows: tuple[int, int]
+    """Hours of a window, and how many."""
+
+    @property
+    def left(self) -> timedelta | None:
+        """Time until its largest memory reaches the limit at that pace; `None` where there is no limit."""
+        if self.limit is None:
+            return None
+        return timedelta(hours=max(0.0, (self.limit - self.held) / self.pace))
+
+
+def memory_leak_suspected(case: Case) -> Iterator[Finding]:
+    """Anonymous memory that rises evenly, window by window, towards the limit."""
+    for item in case.items():
+        rises = [rise for pod in item.workload.living if (rise := _rise(item, pod, case.seen.at)) is not None]
+        if rises:
+            worst = min(rises, key=lambda rise: timedelta.max if rise.left is None else rise.left)
+            yield Finding(
+                "MemoryLeakSuspected", Severity.WARNING, item.workload.target, _told(item, rises, worst), case.seen.at
+            )
+
+
+def _rise(item: decide.Item, pod: Pod, now: datetime) -> _Rise | None:
+    usage = pod.usage
+    for name, sample, within in (
+        ("growth_days", usage.growth_days, WEEK),
+        ("growth_hours", usage.growth_hours, SOON),
+    ):
+        hours, floors = signals.LEAK_SPANS[name]
+        # The first floor is that of a window of its own.
+        since = now - timedelta(hours=hours * (floors + 1))
+        changed = item.past.slots_changed
+        if sample is None or pod.started is None or pod.started > since - WARM_UP:
+            continue
+        # Where tasks run, memory follows them for half a day at a time; a worker's follows its slots, too.
+        if (within is SOON and _runs_tasks(item)) or (changed is not None and changed > since):
+            continue
+        largest = max((one.value for one in (usage.anonymous, usage.anonymous_day) if one is not None), default=None)
+        pace = sample.value * signals.HOUR
+        if largest is None or pace < LEAST:
+            continue
+        rise = _Rise(pod, pace, largest, (pod.running or pod.memory).limit, (hours, floors))
+        if rise.left is None or rise.left <= within:
+            return rise
+    return None
+
+
+def _runs_tasks(item: decide.Item) -> bool:
+    """Workers do; where there are none, a scheduler may (LocalExecutor)."""
+    components = {workload.component for workload in item.seen.workloads}
+    return item.workload.component == "worker" or (
+        item.workload.component == "scheduler" and "worker" not in components
+    )
+
+
+def _told(item: decide.Item, rises: list[_Rise], worst: _Rise) -> str:
+    workload = item.workload
+    hours, floors = worst.windows
+    window = "hour" if hours == 1 else f"{hours} hours"
+    end = "It has no limit: it takes the node's memory."
+    if worst.limit is not None and worst.left is not None:
+        left = (
+            f"{worst.left / timedelta(hours=1):.0f} h"
+            if worst.left < TWO_DAYS
+            else f"{worst.left / timedelta(days=1):.0f} days"
+        )
+        end = f"At that pace its limit of {readable(worst.limit)} is reached in {left}."
+    advice = (
+        "Let Celery renew its processes (worker_max_tasks_per_child), and replace these pods in a quiet hour until the "
+        "leak is found."
+        if workload.component == "worker"
+        else "Look for a newer Airflow, and restart it in a quiet hour until the leak is found."
+    )
+    return (
+        f"Anonymous memory of {len(rises)} of {counted(len(workload.living), 'pod', 'pods')} of "
+        f"{short(workload.label)} rises evenly by {worst.pace / MEBIBYTE:.1f} MiB/h and does not come back (the least "
+        f"of each {window}, over {hours * floors} h), e.g. {short(worst.pod.name)}, which held "
+        f"{readable(int(worst.held))} at most. {end} A larger limit only puts that off: none is given for it, only for "
+        f"a kill. {advice}"
+    )
