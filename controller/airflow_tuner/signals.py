@@ -277,9 +277,12 @@ def _by_file(kind: str) -> str:
     return f"rate({_of_files(kind)}[$rounds:15s])"
 
 
+# A file that is new has no rate yet: all its parses count.
+_NEW = f"({_of_files('sum')} unless on (file) {_of_files('sum', ' offset $rounds')})"
+
 SLOWEST_FILES = Signal(
     "slowest_files",
-    f"topk(5, {_by_file('sum')} / ({_by_file('count')} > 0))",
+    f"topk(5, {_by_file('sum')} / ({_by_file('count')} > 0) or {_NEW} / {_of_files('count')})",
     "seconds for each parse (a thousandth of it on Airflow 3)",
     "no file can be named",
 )

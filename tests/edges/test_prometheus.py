@@ -433,6 +433,15 @@ def test_several_airflows_in_one_prometheus_are_told_and_a_label_singles_one_out
     assert tasks.waiting_in(None) == 29
 
 
+def test_files_that_have_just_come_are_named_with_all_their_parses(scraped: Scraped) -> None:
+    scraped.show(paged(AIRFLOW_3, still=True, release="fresh"))
+    scope = prometheus.scope(api.Metrics(airflow_match_labels={"release": "fresh"}, window_seconds=WINDOW), "n")
+    found = asked_for(scraped.prometheus.url, signals.SLOWEST_FILES, scope)
+    seconds = {item.labels["file"]: item.value for item in found}
+    assert set(seconds) == {f"dags_folder_{name}" for name in ("slow_000", "slow_006", "short_tasks")}
+    assert seconds["dags_folder_slow_000"] == pytest.approx(0.017461735 / 8)
+
+
 def test_gauges_whose_scheduler_has_stopped_are_not_believed(scraped: Scraped) -> None:
     scraped.show(paged(AIRFLOW_3, still=True, release="stopped"))
     scraped.show(paged(AIRFLOW_3, still=True, release="stopped"))
