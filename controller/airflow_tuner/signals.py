@@ -160,9 +160,12 @@ GAUGES = Signal(
     "slots and parsing are left alone",
 )
 
+_QUEUED = 'min_over_time((sum by (queue) (airflow_ti_queued{queue!="",$airflow}))[2m:15s])'
+
 QUEUES = Signal(
     "queues",
-    'sum by (__name__, queue) ({__name__=~"airflow_ti_(queued|running)",queue!="",$airflow})',
+    'sum by (__name__, queue) ({__name__=~"airflow_ti_(queued|running)",queue!="",$airflow})'
+    f' or label_replace({_QUEUED},"signal","queued_least","","")',
     "tasks",
     "Airflow 2 has none: which queue waits is then known only where all workers serve the same ones",
 )
@@ -183,6 +186,7 @@ def _of_files(kind: str, offset: str = "") -> str:
 # The gauge comes late for a new file, whose own counter is there with its first parse.
 _NOW, _BEFORE = _of_files("count"), _of_files("count", " offset $rounds")
 _BUSY = '(sum({__name__=~"airflow_pool_running_slots_.+",$airflow}))[1d:5m]'
+_STARTING = "timestamp(sum(rate(airflow_ti_start{$airflow}[2m])) > 0)[15m:15s]"
 
 
 def _rate(series: str, matchers: str = "$airflow", window: str = "$window") -> str:
@@ -200,6 +204,9 @@ RATES = {
     "known": "max(airflow_scheduler_heartbeat{$airflow} offset 30s)",
     "busy_day": f"max_over_time({_BUSY})",
     "busy_day_samples": f"count_over_time({_BUSY})",
+    "handed_out_least": "max(min_over_time(airflow_executor_running_tasks{$airflow}[2m]))",
+    "waiting_least": 'min_over_time((sum({__name__=~"airflow_pool_queued_slots_.+",$airflow}))[2m:15s])',
+    "quiet": f"time() - max_over_time({_STARTING})",
     "parses": _rate("airflow_dag_processing_last_duration_count", window="$rounds"),
     "parse_seconds": _rate("airflow_dag_processing_last_duration_sum", window="$rounds"),
     "files": f"count({_LIVING})",
@@ -208,8 +215,10 @@ RATES = {
 }
 """What each is: tasks started and ended per second, seconds of the ended ones per second, the longest task (99 %),
 runs of the scheduler's critical query per second and their seconds, heartbeats of three minutes, their count 30 s ago,
-most slots busy at once within a day (and of how many looks, five minutes apart), parses per second and their seconds,
-files, files that were parsed within the rounds, and the most seconds that a file was not parsed."""
+most slots busy at once within a day (and of how many looks, five minutes apart), least tasks handed out and least that
+waited within two minutes, seconds since the last look that saw a task start in the two minutes before it, parses per
+second and their seconds, files, files that were parsed within the rounds, and the most seconds that a file was not
+parsed."""
 
 AIRFLOW_RATES = Signal(
     "rates",

@@ -8,12 +8,22 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from airflow_tuner import signals
 from airflow_tuner.signals import Series
 
 SECONDS_SENT_AS_MILLISECONDS = 1000.0
+LEAST = 120
+"""Seconds over which a gauge's least value is asked for: what lasts so long does not just pass. Four times what
+Airflow 3 leaves between two tellings of its tasks' states."""
+
+QUIET_MOST = 900
+"""Seconds that the last start of a task is looked back for."""
+
+QUIET_STEP = 15
+"""Seconds between two looks for it: tasks have ceased to start where more than one of them is without."""
+
 _POOL = re.compile(r"airflow_pool_(queued|running|scheduled)_slots_(.+)")
 
 Answers = Mapping[str, tuple[Series, ...]]
@@ -66,6 +76,14 @@ class Tasks:
     """Mean seconds of the scheduler's critical query."""
     busy_day: int | None = None
     """Most slots busy at once within a whole day."""
+    handed_out_least: int | None = None
+    """Least of `handed_out` within `LEAST` seconds."""
+    waiting_least: int | None = None
+    """Least slots asked for that waited for a worker, in all pools, within `LEAST` seconds."""
+    queued_least: Mapping[str, int] = field(default_factory=dict)
+    """Least tasks that waited for a worker within `LEAST` seconds, by Celery queue; empty on Airflow 2."""
+    quiet: float | None = None
+    """Seconds since the last start of a task, at most; 0: one was within `LEAST` seconds."""
 
     @property
     def parallelism(self) -> int | None:
@@ -170,9 +188,10 @@ def _identity(item: Series) -> dict[str, str]:
 
 
 def _tasks(gauges: tuple[Series, ...], queues: tuple[Series, ...], rates: Mapping[str, float]) -> Tasks:
-    by_queue: dict[str, dict[str, int]] = {"airflow_ti_queued": {}, "airflow_ti_running": {}}
+    by_queue: dict[str, dict[str, int]] = {"airflow_ti_queued": {}, "airflow_ti_running": {}, "queued_least": {}}
     for item in queues:
-        by_queue.setdefault(item.labels.get("__name__", ""), {})[item.labels.get("queue", "")] = round(item.value)
+        kind = item.labels.get("signal") or item.labels.get("__name__", "")
+        by_queue.setdefault(kind, {})[item.labels.get("queue", "")] = round(item.value)
     ended, whole_day = rates.get("ended", 0), rates.get("busy_day_samples", 0) >= DAY_SAMPLES
     critical = rates.get("critical", 0)
     return Tasks(
@@ -186,7 +205,23 @@ def _tasks(gauges: tuple[Series, ...], queues: tuple[Series, ...], rates: Mappin
         longest=rates.get("longest"),
         critical=rates["critical_seconds"] / critical if critical > 0 and "critical_seconds" in rates else None,
         busy_day=round(rates["busy_day"]) if whole_day and "busy_day" in rates else None,
+        handed_out_least=_whole(rates.get("handed_out_least")),
+        waiting_least=_whole(rates.get("waiting_least")),
+        queued_least=by_queue["queued_least"],
+        quiet=_quiet(rates),
     )
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else round(value)
+
+
+def _quiet(rates: Mapping[str, float]) -> float | None:
+    if "started" not in rates:
+        return None
+    # Each look is over the LEAST seconds before it, so that much earlier was the start that the last of them still saw.
+    since = rates.get("quiet", QUIET_MOST)
+    return since + LEAST if since > QUIET_STEP else 0.0
 
 
 DAY_SAMPLES = 274

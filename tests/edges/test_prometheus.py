@@ -367,6 +367,8 @@ def test_every_signal_of_both_lines_is_read(scraped: Scraped) -> None:
     assert small.full
     assert (tasks.queued, tasks.running) == ({"default": 29}, {"default": 2})
     assert (tasks.open_slots, tasks.handed_out, tasks.parallelism) == (0, 32, 32)
+    assert (tasks.handed_out_least, tasks.waiting_least, tasks.queued_least) == (32, 29, {"default": 29})
+    assert tasks.quiet == 0, "tasks start"
     assert tasks.duration == pytest.approx(64.940539 / 22, rel=0.05)
     assert tasks.longest == 3.750219
     assert tasks.critical == pytest.approx(0.12026 / 53, rel=0.05)
@@ -379,6 +381,7 @@ def test_every_signal_of_both_lines_is_read(scraped: Scraped) -> None:
     tasks, parsing = known(scraped.read("2", release="two"))
     assert tasks.pools == (telemetry.Pool("default_pool", open=96, running=2, queued=30, scheduled=6),)
     assert (tasks.queued, tasks.running, tasks.parallelism, tasks.busy_day) == ({}, {}, 32, None)
+    assert (tasks.handed_out_least, tasks.waiting_least, tasks.queued_least, tasks.quiet) == (32, 30, {}, 0)
     assert tasks.duration == pytest.approx(73.272 / 24, rel=0.05)
     assert [item.name for item in parsing.slowest] == ["slow_000", "short_tasks"]
     assert parsing.slowest[0].seconds == pytest.approx(15.479 / 7, rel=0.05)
@@ -393,6 +396,32 @@ def test_a_file_that_is_gone_is_not_counted_though_its_gauge_stays(scraped: Scra
     parsing = scraped.read("3", release="gone").parsing
     assert parsing is not None
     assert parsing.files == 3
+
+
+def test_the_least_of_two_minutes_and_the_last_start_of_a_task_are_known(scraped: Scraped) -> None:
+    def shown(handed_out: int, starts: int, age: float) -> Page:
+        text = (
+            f"airflow_executor_running_tasks {handed_out}\nairflow_pool_queued_slots_default_pool {handed_out - 20}\n"
+            f'airflow_ti_queued{{dag_id="a",task_id="t",queue="default"}} {handed_out - 21}\n'
+            f"airflow_ti_start {starts}\nairflow_scheduler_heartbeat {1000 - age}\n"
+        )
+        return paged(text, still=True, age=age, release="least")
+
+    def tasks() -> telemetry.Tasks | None:
+        return scraped.read("3", release="least").tasks
+
+    for age in (400, 370, 340, 310, 280):
+        scraped.show(shown(40, 1000 - age, age))
+    for age in (250, 220, 190, 160, 130, 100, 70, 40):
+        scraped.show(shown(30 if age == 70 else 32, 720, age))
+    scraped.show(shown(32, 720, 10))
+    scraped.wait(lambda: tasks() is not None, "a heartbeat")
+    found = tasks()
+    assert found is not None
+    assert (found.handed_out_least, found.waiting_least, found.queued_least) == (30, 10, {"default": 9})
+    assert found.quiet is not None
+    # The last start was at some time between two samples, 310 s and 280 s before; the looks are 15 s apart.
+    assert 280 <= found.quiet <= 370
 
 
 def test_an_airflow_without_series_is_told(scraped: Scraped) -> None:

@@ -20,6 +20,7 @@ CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     sources.airflow_metrics_missing,
     sources.broker_unavailable,
     memory.out_of_memory,  # who died
+    waiting.stranded_tasks,  # who died with tasks that others wait for
     waiting.queue_lag_high,  # who waits
     waiting.parsing_overloaded,
     memory.limits_missing,  # who may die next, or take others along
