@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from airflow_tuner import api, environment, lag, quantity, stranded
+from airflow_tuner import api, environment, lag, quantity, runaway, stranded
 from airflow_tuner.footprint import GROWN, Footprint, footprint
 from airflow_tuner.lag import Flow
 from airflow_tuner.model import Kill, Memory, Observation, Pod, Values, Workload
@@ -198,6 +198,8 @@ def _late(group: _Group, facts: Assessment, found: Flow, tasks: Tasks) -> Assess
 
 def _other_cause(group: _Group, found: Flow, tasks: Tasks) -> tuple[str, str] | None:
     """What but the slots holds tasks back: (a word, a sentence). What must not be answered with slots comes first."""
+    if (wild := runaway.found(tasks)) is not None:
+        return "RunawayTasks", f"{wild.told} More slots would only run it faster."
     stalled = stranded.found(group.workload, group.seen, group.past)
     if stalled is not None:
         return "StrandedTasks", f"{stalled.told} More slots would not help: see the finding of that name."

@@ -189,6 +189,26 @@ _BUSY = '(sum({__name__=~"airflow_pool_running_slots_.+",$airflow}))[1d:5m]'
 _STARTING = "timestamp(sum(rate(airflow_ti_start{$airflow}[2m])) > 0)[15m:15s]"
 
 
+_TASKS = 'airflow_task_duration_count{dag_id!="",$airflow}'
+
+
+def pace(now: str = "10m", day: str = "1d", before: str = "6h", week: str = "2h", back: str = "167h") -> dict[str, str]:
+    """Tasks that ended within `now`, of the three DAGs with most: at present, and at most before.
+
+    Before: in the `day` that ended so long `before`, and in the part of a `week` ago that ended so long `back`. Those
+    are differences of counters, as a rate would read every sample of a day.
+    """
+    ended = f"sum by (dag_id) (increase({_TASKS}[{now}]))"
+    past = f"(sum by (dag_id) ({_TASKS} - {_TASKS} offset {now}))"
+    most = f"topk(3, {ended})"
+    return {
+        "dag_now": most,
+        "dag_day": f"max_over_time({past}[{day}:{now}] offset {before}) and on (dag_id) {most}",
+        "dag_week": f"max_over_time({past}[{week}:{now}] offset {back}) and on (dag_id) {most}",
+        "dags_now": f"sum({ended})",
+    }
+
+
 def _rate(series: str, matchers: str = "$airflow", window: str = "$window") -> str:
     return f"sum(rate({series}{{{matchers}}}[{window}]))"
 
@@ -212,13 +232,14 @@ RATES = {
     "files": f"count({_LIVING})",
     "parsed": f"count(({_NOW} unless on (file) {_BEFORE}) or ({_NOW} > on (file) {_BEFORE}))",
     "oldest": f"max(max_over_time({_PARSED}[$rounds]) and {_LIVING})",
+    **pace(),
 }
 """What each is: tasks started and ended per second, seconds of the ended ones per second, the longest task (99 %),
 runs of the scheduler's critical query per second and their seconds, heartbeats of three minutes, their count 30 s ago,
 most slots busy at once within a day (and of how many looks, five minutes apart), least tasks handed out and least that
 waited within two minutes, seconds since the last look that saw a task start in the two minutes before it, parses per
-second and their seconds, files, files that were parsed within the rounds, and the most seconds that a file was not
-parsed."""
+second and their seconds, files, files that were parsed within the rounds, the most seconds that a file was not
+parsed, and how many tasks of the busiest DAGs ended."""
 
 AIRFLOW_RATES = Signal(
     "rates",

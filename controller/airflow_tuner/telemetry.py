@@ -8,7 +8,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from airflow_tuner import signals
 from airflow_tuner.signals import Series
@@ -54,6 +54,17 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """How many tasks of a DAG ended within ten minutes."""
+
+    dag: str
+    now: int
+    most: int | None
+    """At most within ten minutes of the day that ended six hours ago, and at this time of the week before; `None`: it
+    is not known, as the DAG is younger."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tasks:
     """How tasks flow. `None` where it is not known."""
 
@@ -82,6 +93,10 @@ class Tasks:
     """Least slots asked for that waited for a worker, in all pools, within `LEAST` seconds."""
     queued_least: Mapping[str, int] = field(default_factory=dict)
     """Least tasks that waited for a worker within `LEAST` seconds, by Celery queue; empty on Airflow 2."""
+    paces: tuple[Pace, ...] = ()
+    """Of the busiest DAGs, the busiest first."""
+    pace: int | None = None
+    """Tasks of all DAGs that ended within ten minutes."""
     quiet: float | None = None
     """Seconds since the last start of a task, at most; 0: one was within `LEAST` seconds."""
 
@@ -166,7 +181,9 @@ def read(answers: Answers, line: str | None) -> Airflow:
             problem=f"The metrics source has series of {len(senders)} Airflows ({told}). Name this one's labels in "
             "spec.metrics.airflowMatchLabels."
         )
-    rates = {item.labels.get("signal", ""): item.value for item in answers.get(signals.AIRFLOW_RATES.name, ())}
+    answered = answers.get(signals.AIRFLOW_RATES.name, ())
+    rates = {item.labels.get("signal", ""): item.value for item in answered if "dag_id" not in item.labels}
+    by_dag = [item for item in answered if "dag_id" in item.labels]
     if not rates.get("beats"):
         if "beats" not in rates or "known" not in rates:
             # A scheduler beats every 5 s.
@@ -178,7 +195,7 @@ def read(answers: Answers, line: str | None) -> Airflow:
             )
         return Airflow(problem=problem)
     return Airflow(
-        tasks=_tasks(gauges, answers.get(signals.QUEUES.name, ()), rates),
+        tasks=replace(_tasks(gauges, answers.get(signals.QUEUES.name, ()), rates), paces=_paces(by_dag)),
         parsing=_parsing(gauges, rates, answers.get(signals.SLOWEST_FILES.name, ()), line),
     )
 
@@ -209,7 +226,25 @@ def _tasks(gauges: tuple[Series, ...], queues: tuple[Series, ...], rates: Mappin
         waiting_least=_whole(rates.get("waiting_least")),
         queued_least=by_queue["queued_least"],
         quiet=_quiet(rates),
+        pace=_whole(rates.get("dags_now")),
     )
+
+
+def _paces(answered: Iterable[Series]) -> tuple[Pace, ...]:
+    """The DAGs' paces; a count that fell in between, as its exporter began again, is none."""
+    told: dict[str, dict[str, float]] = {}
+    for item in answered:
+        told.setdefault(item.labels["dag_id"], {})[item.labels.get("signal", "")] = max(0.0, item.value)
+    found = [
+        Pace(
+            dag,
+            round(values["dag_now"]),
+            round(max(values["dag_day"], values.get("dag_week", 0))) if "dag_day" in values else None,
+        )
+        for dag, values in told.items()
+        if "dag_now" in values
+    ]
+    return tuple(sorted(found, key=lambda pace: (-pace.now, pace.dag)))
 
 
 def _whole(value: float | None) -> int | None:

@@ -7,7 +7,7 @@ import pytest
 
 from airflow_tuner import signals, telemetry
 from airflow_tuner.signals import Series
-from airflow_tuner.telemetry import Pool
+from airflow_tuner.telemetry import Pace, Pool
 
 HOME = {"instance": "10.0.0.7:9102", "job": "airflow"}
 RATES = {
@@ -180,3 +180,44 @@ def test_parsing_is_absent_where_the_unit_is_not_known() -> None:
 def test_airflow_2_has_no_queues() -> None:
     found = tasks(queues=(), line="2")
     assert (found.queued, found.running, found.waiting_in(None)) == ({}, {}, 29)
+
+
+def test_the_pace_of_a_dag_is_told_against_the_most_of_a_day_and_of_a_week_before() -> None:
+    def told(signal: str, value: float, **labels: str) -> Series:
+        return Series({"signal": signal, **labels}, value)
+
+    answers = {
+        signals.GAUGES.name: GAUGES,
+        signals.AIRFLOW_RATES.name: (
+            *(told(name, value) for name, value in RATES.items()),
+            told("dags_now", 900.4),
+            told("dag_now", 20.0, dag_id="calm"),
+            told("dag_day", -3.0, dag_id="calm"),
+            told("dag_now", 800.4, dag_id="wild"),
+            told("dag_day", 12.0, dag_id="wild"),
+            told("dag_week", 31.0, dag_id="wild"),
+            told("dag_now", 80.0, dag_id="new"),
+            told("dag_week", 31.0, dag_id="new"),
+            told("dag_day", 31.0, dag_id="gone"),
+        ),
+    }
+    found = telemetry.read(answers, "3").tasks
+    assert found is not None
+    assert found.pace == 900
+    assert found.paces == (Pace("wild", 800, 31), Pace("new", 80, None), Pace("calm", 20, 0))
+
+
+def test_the_last_start_of_a_task_is_known_to_a_quarter_of_an_hour() -> None:
+    assert tasks(rates={**RATES, "quiet": 0.0}).quiet == 0
+    assert tasks(rates={**RATES, "quiet": 15.0}).quiet == 0
+    assert tasks(rates={**RATES, "quiet": 30.0}).quiet == 150
+    assert tasks().quiet == 1020
+    assert tasks(rates=without("started")).quiet is None
+
+
+def test_the_least_of_two_minutes_is_absent_where_it_is_not_told() -> None:
+    told = (*QUEUES, Series({"signal": "queued_least", "queue": "default"}, 7))
+    found = tasks(rates={**RATES, "handed_out_least": 29.0, "waiting_least": 0.0}, queues=told)
+    assert (found.handed_out_least, found.waiting_least, found.queued_least) == (29, 0, {"default": 7})
+    assert (found.queued, found.running) == ({"default": 29}, {"default": 2, "heavy": 0})
+    assert (tasks().handed_out_least, tasks().waiting_least, tasks().queued_least) == (None, None, {})

@@ -357,7 +357,9 @@ def test_every_signal_of_both_lines_is_read(scraped: Scraped) -> None:
         parsing = scraped.read(line, release=release).parsing
         return 0 if parsing is None else len(parsing.slowest)
 
-    scraped.wait(lambda: set(rates()) == set(signals.RATES), "every rate")
+    # What needs a history of hours has a test of its own.
+    young = set(signals.RATES) - {"dag_day", "dag_week"}
+    scraped.wait(lambda: set(rates()) == young, "every rate")
     assert (rates()["busy_day"], rates()["busy_day_samples"]) == (14, 1)
     # Parses by file are looked at every 15 s, and a rate needs two looks.
     scraped.wait(lambda: (files("3", "three"), files("2", "two")) == (3, 2), "rates by file", WINDOW + 15)
@@ -396,6 +398,42 @@ def test_a_file_that_is_gone_is_not_counted_though_its_gauge_stays(scraped: Scra
     parsing = scraped.read("3", release="gone").parsing
     assert parsing is not None
     assert parsing.files == 3
+
+
+def test_the_pace_of_the_busiest_dags_is_known_against_what_they_did_before(scraped: Scraped) -> None:
+    pages = []
+    count = {"steady": 0, "wild": 0, "weekly": 0, "rare": 0, "new": 0}
+    for age in range(520, 0, -5):
+        count["steady"] += 16
+        count["wild"] += 2 if age > 45 else 200
+        count["weekly"] += 100 if 360 < age <= 480 or age <= 45 else 1
+        count["rare"] += age in {210, 30}
+        count["new"] += 60 if age < 60 else 0
+        # Half of each DAG's tasks are of another name.
+        lines = [
+            f'airflow_task_duration_count{{dag_id="{dag}",task_id="{task}"}} {number / 2}\n'
+            for dag, number in count.items()
+            for task in ("one", "two")
+            if number
+        ]
+        twin = f"airflow_task_duration_count {sum(count.values())}\n"
+        pages.append(paged("".join([*lines, twin]), still=True, age=age, release="paces"))
+    # The oldest first, in one scrape: each line has its own time.
+    scraped.show(*pages)
+    # A week is 400 s here, a day 120 s, six hours are 60 s and ten minutes 30 s.
+    small = signals.pace("30s", "120s", "60s", "30s", "400s")
+    promql = " or ".join(f'label_replace({one},"signal","{name}","","")' for name, one in small.items())
+    scope = prometheus.scope(api.Metrics(airflow_match_labels={"release": "paces"}, window_seconds=WINDOW), "n")
+    found = asked_for(scraped.prometheus.url, Signal("paces", promql, "tasks", ""), scope)
+    told = {(one.labels.get("dag_id"), one.labels["signal"]): one.value for one in found}
+    assert {dag for dag, _ in told} == {None, "wild", "weekly", "new"}, "three, and the sum"
+    assert told["wild", "dag_now"] > 700
+    assert told["wild", "dag_day"] == pytest.approx(12)
+    assert told["weekly", "dag_day"] == pytest.approx(6)
+    assert told["weekly", "dag_week"] == pytest.approx(600)
+    assert told["new", "dag_now"] > 100
+    assert not {("new", "dag_day"), ("new", "dag_week")} & {*told}
+    assert told[None, "dags_now"] > told["wild", "dag_now"] + told["weekly", "dag_now"] + told["new", "dag_now"]
 
 
 def test_the_least_of_two_minutes_and_the_last_start_of_a_task_are_known(scraped: Scraped) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from airflow_tuner import api
-from airflow_tuner.diagnose import arrival, memory, ownership, sources, waiting
+from airflow_tuner.diagnose import arrival, memory, ownership, scheduling, sources, waiting
 from airflow_tuner.diagnose.case import Case
 from airflow_tuner.model import Finding, Observation, Severity
 
@@ -21,6 +21,7 @@ CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     sources.broker_unavailable,
     memory.out_of_memory,  # who died
     waiting.stranded_tasks,  # who died with tasks that others wait for
+    scheduling.runaway_tasks,  # what creates more than there should be
     waiting.queue_lag_high,  # who waits
     waiting.parsing_overloaded,
     memory.limits_missing,  # who may die next, or take others along

@@ -1,0 +1,77 @@
+"""What is wrong before any worker is asked: DAGs that run away, the scheduler, the database, the triggerer."""
+
+from typing import Any
+
+import pytest
+
+from airflow_tuner.model import Finding, Observation, Severity, Values
+from airflow_tuner.telemetry import Pace
+from core.worlds import Turn, airflow, observed, pod, slots, slots_spec, tasks, turn, usage, worker
+
+CALM = usage(cpu=0.3, throttled=0.0, node_cpu=0.4)
+
+
+def found(last: Turn, reason: str) -> Finding | None:
+    return next((item for item in last.findings if item.reason == reason), None)
+
+
+def crowded(**fields: Any) -> Observation:  # noqa: ANN401 - any field of the tasks
+    """Tasks wait for two slots that are all taken."""
+    busy = worker(pod(usage=CALM, slots=slots(2)), stated=Values(concurrency=2))
+    return observed(busy, airflow=airflow(tasks(30, 2, **{"duration": 60.0, **fields})), broker="")
+
+
+# DAGs that run away.
+
+
+def paced(now: int, most: int | None, pace: int | None = None, *others: Pace) -> Observation:
+    return crowded(paces=(Pace("load", now, most), *others), pace=now if pace is None else pace)
+
+
+def test_a_dag_that_runs_away_is_named_with_its_pace_and_gets_no_slots() -> None:
+    last = turn(slots_spec(), paced(4200, 120, 4300))
+    finding = found(last, "RunawayTasks")
+    assert finding is not None
+    assert (finding.severity, finding.target) == (Severity.WARNING, "dag/load")
+    assert finding.message.startswith(
+        "4200 tasks of the DAG load ended within 10 minutes, of 4300 in all; on the day before there were at most 120 "
+        "in 10 minutes. Slots are not raised meanwhile"
+    )
+    assert (last.reasons, last.target.tuned) == ([], None)
+    lag = found(last, "QueueLagHigh")
+    assert lag is not None
+    assert "RunawayTasks: 4200 tasks of the DAG load" in lag.message
+
+
+@pytest.mark.parametrize(
+    ("seen", "why"),
+    [
+        (paced(4200, None), "new"),
+        (paced(4200, 0), "it did not run on the day before"),
+        (paced(4200, 841), "less than five times its own"),
+        (paced(299, 2), "too few"),
+        (paced(400, 10, 801), "less than half of all tasks"),
+        (crowded(paces=(Pace("load", 4200, 120),)), "of how many is not known"),
+        (crowded(), "nothing is known"),
+    ],
+    ids=lambda one: one if isinstance(one, str) else "",
+)
+def test_what_is_no_runaway_gets_its_slots(seen: Observation, why: str) -> None:
+    last = turn(slots_spec(), seen)
+    assert (found(last, "RunawayTasks"), last.reasons) == (None, ["SlotsExhausted"]), why
+
+
+def test_a_runaway_is_told_at_its_thresholds_and_whoever_else_is_busy() -> None:
+    assert found(turn(slots_spec(), paced(300, 60, 600)), "RunawayTasks") is not None
+    second = paced(500, 480, 980, Pace("wild", 490, 3))
+    finding = found(turn(slots_spec(), second), "RunawayTasks")
+    assert finding is not None
+    assert finding.target == "dag/wild"
+
+
+def test_no_runaway_keeps_the_answer_to_a_kill_back() -> None:
+    killed = paced(4200, 120)
+    (workload,) = killed.workloads
+    one = pod(usage=usage(cpu=0.3, kills=1, peak=1024), slots=slots(2))
+    last = turn(slots_spec(), observed(worker(one, stated=workload.stated), airflow=killed.airflow, broker=""))
+    assert last.reasons == ["OutOfMemory"]
