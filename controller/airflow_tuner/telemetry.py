@@ -163,6 +163,8 @@ class Airflow:
     tasks: Tasks | None = None
     parsing: Parsing | None = None
     problem: str = ""
+    still: bool = False
+    """The scheduler's heartbeat is known, and has not moved in three minutes."""
 
 
 def read(answers: Answers, line: str | None) -> Airflow:
@@ -193,7 +195,7 @@ def read(answers: Answers, line: str | None) -> Airflow:
                 "The scheduler's heartbeat did not move in three minutes: what Airflow's metrics say is old. Look at "
                 "the scheduler."
             )
-        return Airflow(problem=problem)
+        return Airflow(problem=problem, still="beats" in rates and "known" in rates)
     return Airflow(
         tasks=replace(_tasks(gauges, answers.get(signals.QUEUES.name, ()), rates), paces=_paces(by_dag)),
         parsing=_parsing(gauges, rates, answers.get(signals.SLOWEST_FILES.name, ()), line),

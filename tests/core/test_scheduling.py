@@ -1,13 +1,18 @@
 """What is wrong before any worker is asked: DAGs that run away, the scheduler, the database, the triggerer."""
 
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from airflow_tuner.model import Finding, Observation, Severity, Values
+from airflow_tuner import telemetry
+from airflow_tuner.model import Finding, MetricsState, Observation, Pod, Refusal, Severity, Values
 from airflow_tuner.telemetry import Pace
-from core.worlds import Turn, airflow, observed, pod, slots, slots_spec, tasks, turn, usage, worker
+from core.worlds import NOW, Turn, airflow, observed, pod, scheduler, slots, slots_spec, tasks, turn, usage, worker
 
+SECOND = timedelta(seconds=1)
+OLD = NOW - timedelta(days=1)
 CALM = usage(cpu=0.3, throttled=0.0, node_cpu=0.4)
 
 
@@ -75,3 +80,69 @@ def test_no_runaway_keeps_the_answer_to_a_kill_back() -> None:
     one = pod(usage=usage(cpu=0.3, kills=1, peak=1024), slots=slots(2))
     last = turn(slots_spec(), observed(worker(one, stated=workload.stated), airflow=killed.airflow, broker=""))
     assert last.reasons == ["OutOfMemory"]
+
+
+# The scheduler.
+
+
+def down(*pods: Pod, **fields: Any) -> Finding | None:  # noqa: ANN401 - any field of the workload
+    seen = crowded()
+    return found(
+        turn(slots_spec(), replace(seen, workloads=(*seen.workloads, scheduler(*pods, **fields)))), "SchedulerDown"
+    )
+
+
+def test_a_scheduler_that_is_not_ready_is_down_though_nothing_is_tuned_about_it() -> None:
+    finding = down(pod("s", ready=False, running=None, deaths=3))
+    assert finding is not None
+    assert (finding.severity, finding.target) == (Severity.CRITICAL, "scheduler")
+    assert finding.message.startswith(
+        "None of 1 pod of Deployment/airflow-scheduler is ready, and 3 deaths of their containers. No task is scheduled"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_down"),
+    [
+        ({"ready": True}, False),
+        ({"created": NOW - 179 * SECOND}, False),
+        ({"created": NOW - 180 * SECOND}, True),
+        ({"running": None}, True),
+        ({"started": NOW - 119 * SECOND, "deaths": 1}, False),
+        ({"started": NOW - 120 * SECOND, "deaths": 1}, True),
+        ({"started": NOW - 20 * SECOND, "deaths": 2}, True),
+    ],
+)
+def test_a_scheduler_that_begins_is_left_time(fields: dict[str, Any], *, is_down: bool) -> None:
+    assert (down(pod("s", **{"ready": False, "created": OLD, **fields})) is not None) is is_down
+
+
+def test_one_ready_scheduler_will_do() -> None:
+    assert down(pod("a", ready=False), pod("b")) is None
+
+
+def test_a_scheduler_that_is_scaled_to_zero_or_between_two_pods_is_not_down() -> None:
+    assert down(replicas=0) is None
+    assert down() is None
+    assert down(pod("old", ready=False, ending=True)) is None
+    assert down(refusal=Refusal(NOW, "exceeded quota")) is not None
+
+
+STILL = telemetry.Airflow(problem="The scheduler's heartbeat did not move in three minutes.", still=True)
+
+
+def test_a_heartbeat_that_stands_still_is_a_scheduler_that_is_down() -> None:
+    seen = replace(crowded(), airflow=STILL)
+    last = turn(slots_spec(), seen)
+    assert last.found == ["SchedulerDown", "AirflowMetricsMissing"]
+    assert last.findings[0].message.startswith("The scheduler's heartbeat (airflow_scheduler_heartbeat) did not move")
+    assert last.reasons == []
+    stale = replace(seen, metrics=replace(seen.metrics, state=MetricsState.STALE))
+    assert turn(slots_spec(), stale).found == ["MetricsStale"]
+    off = replace(seen, workloads=(*seen.workloads, scheduler(replicas=0)))
+    assert turn(slots_spec(), off).found == ["AirflowMetricsMissing"]
+
+
+def test_a_heartbeat_that_is_not_known_is_no_scheduler_that_is_down() -> None:
+    missing = telemetry.Airflow(problem="The metrics source has no series of this Airflow.")
+    assert turn(slots_spec(), replace(crowded(), airflow=missing)).found == ["AirflowMetricsMissing"]

@@ -146,6 +146,7 @@ def test_gauges_that_outlive_their_scheduler_do_not_count(rates: Mapping[str, fl
     found = read(rates=rates)
     assert (found.tasks, found.parsing) == (None, None)
     assert found.problem.startswith(problem)
+    assert found.still is ("did not move" in problem)
 
 
 def test_several_airflows_are_not_taken_for_one() -> None:

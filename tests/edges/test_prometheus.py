@@ -487,11 +487,13 @@ def test_gauges_whose_scheduler_has_stopped_are_not_believed(scraped: Scraped) -
     found = scraped.read("3", release="stopped")
     assert (found.tasks, found.parsing) == (None, None)
     assert found.problem.startswith("The scheduler's heartbeat has been scraped for a moment only")
+    assert not found.still
     scraped.show(paged(AIRFLOW_3, still=True, age=45, release="dead"))
     scraped.show(paged(AIRFLOW_3, still=True, release="dead"))
     found = scraped.read("3", release="dead")
     assert (found.tasks, found.parsing) == (None, None)
     assert found.problem.startswith("The scheduler's heartbeat did not move in three minutes")
+    assert found.still
 
 
 # What containers do, as cAdvisor says it.

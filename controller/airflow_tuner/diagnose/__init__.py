@@ -19,6 +19,7 @@ CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     sources.metrics_missing,  # can we trust what we see
     sources.airflow_metrics_missing,
     sources.broker_unavailable,
+    scheduling.scheduler_down,  # does Airflow run at all
     memory.out_of_memory,  # who died
     waiting.stranded_tasks,  # who died with tasks that others wait for
     scheduling.runaway_tasks,  # what creates more than there should be
