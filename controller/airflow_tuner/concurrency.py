@@ -207,7 +207,8 @@ def _other_cause(group: _Group, found: Flow, tasks: Tasks) -> tuple[str, str] | 
     if behind and group.spec.mode is api.Mode.ENFORCE:
         told = f"The {group.slots} slots decided are not in force yet in {len(behind)} of {len(group.pods)} workers."
         return "SlotsNotInForce", told
-    other = lag.other_cause(group.workload, group.pods, found, tasks)
+    schedulers = [item for item in group.seen.workloads if item.component == "scheduler"]
+    other = lag.other_cause(group.workload, group.pods, found, tasks, schedulers)
     if other is None and group.before.memory.limit is None:
         return "LimitsMissing", "The container has no memory limit that could carry more slots; it gets one first."
     return other

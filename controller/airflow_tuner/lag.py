@@ -103,22 +103,40 @@ def flow(
     return Flow(waiting, running, slots, len(pods), tasks.duration, objective)
 
 
-def other_cause(workload: Workload, pods: Sequence[Pod], found: Flow, tasks: Tasks) -> tuple[str, str] | None:
+def other_cause(
+    workload: Workload, pods: Sequence[Pod], found: Flow, tasks: Tasks, schedulers: Sequence[Workload] = ()
+) -> tuple[str, str] | None:
     """What but the slots holds tasks back, in the order a person would look: (a word, a sentence)."""
+    slow = tasks.critical is not None and tasks.critical > DATABASE_SLOW
+    if slow and cpu_short(workload, pods) is None:
+        return _scheduling_slow(tasks.critical or 0, scheduler_short(schedulers))
     if found.running < BUSY_SHARE * found.slots:
         return (
             "WorkersIdle",
             f"Only {found.running} of {found.slots} slots are busy: workers start, or messages are held by tasks that "
             "died with a worker. More slots would not help.",
         )
-    cpu = _cpu(workload, pods)
-    if cpu is None and tasks.critical is not None and tasks.critical > DATABASE_SLOW:
-        return (
-            "DatabaseSlow",
-            f"The scheduler's critical query takes {tasks.critical:.1f} s (usually milliseconds): the metadata "
-            "database holds tasks back, and more slots would load it more.",
-        )
-    return cpu
+    return _cpu(workload, pods)
+
+
+def scheduler_short(schedulers: Sequence[Workload]) -> str | None:
+    """Which scheduler lacks CPU, as a clause; `None`: none does, as far as is known."""
+    for item in schedulers:
+        pods = [pod for pod in item.living if pod.running is not None]
+        if (told := cpu_short(item, pods)) is not None:
+            return told
+    return None
+
+
+def _scheduling_slow(critical: float, short_of: str | None) -> tuple[str, str]:
+    query = f"The scheduler's critical query takes {critical:.1f} s (usually milliseconds)"
+    if short_of is not None:
+        told = f"{query} and its CPU is short: {short_of}. More slots would give it more to do."
+        return "SchedulerUnderResourced", told
+    return (
+        "DatabaseSlow",
+        f"{query}: the metadata database holds tasks back, and more slots would load it more.",
+    )
 
 
 def before_workers(tasks: Tasks | None, *, stalled: bool = False) -> tuple[tuple[str, str, str], ...]:

@@ -220,6 +220,13 @@ RATES = {
     "longest": 'max(airflow_task_duration{dag_id!="",quantile="0.99",$airflow})',
     "critical": _rate("airflow_scheduler_critical_section_query_duration_count"),
     "critical_seconds": _rate("airflow_scheduler_critical_section_query_duration_sum"),
+    "loops": _rate("airflow_scheduler_scheduler_loop_duration_count"),
+    "loop_seconds": _rate("airflow_scheduler_scheduler_loop_duration_sum"),
+    "import_errors": "max(min_over_time(airflow_dag_processing_import_errors{$airflow}[2m]))",
+    "triggers": "max(airflow_triggers_running{$airflow})",
+    # Of several triggerers the last to tell wins, in turn: in three minutes each has told it often.
+    "triggers_free": "max(max_over_time(airflow_triggerer_capacity_left{$airflow}[3m]))",
+    "triggerer_beats": "sum(increase(airflow_triggerer_heartbeat{$airflow}[3m]))",
     "beats": "sum(increase(airflow_scheduler_heartbeat{$airflow}[3m]))",
     "known": "max(airflow_scheduler_heartbeat{$airflow} offset 30s)",
     "busy_day": f"max_over_time({_BUSY})",
@@ -235,7 +242,9 @@ RATES = {
     **pace(),
 }
 """What each is: tasks started and ended per second, seconds of the ended ones per second, the longest task (99 %),
-runs of the scheduler's critical query per second and their seconds, heartbeats of three minutes, their count 30 s ago,
+runs of the scheduler's critical query, and of its loop, per second and their seconds, least errors of import in two
+minutes, triggers of a triggerer, most that one could take within three minutes, its and the scheduler's heartbeats of
+three minutes, their count 30 s ago,
 most slots busy at once within a day (and of how many looks, five minutes apart), least tasks handed out and least that
 waited within two minutes, seconds since the last look that saw a task start in the two minutes before it, parses per
 second and their seconds, files, files that were parsed within the rounds, the most seconds that a file was not

@@ -157,6 +157,16 @@ class Parsing:
 
 
 @dataclass(frozen=True, slots=True)
+class Triggerer:
+    """How full the triggerers are; Airflow 2 does not say it."""
+
+    running: int | None
+    """Triggers in one of them."""
+    free: int
+    """Triggers that one of them could still take, at most within three minutes."""
+
+
+@dataclass(frozen=True, slots=True)
 class Airflow:
     """What Airflow says of itself. `problem` says what is missing."""
 
@@ -165,6 +175,13 @@ class Airflow:
     problem: str = ""
     still: bool = False
     """The scheduler's heartbeat is known, and has not moved in three minutes."""
+    loop: float | None = None
+    """Mean seconds of the scheduler's loop."""
+    beats: float | None = None
+    """Heartbeats of all schedulers within three minutes."""
+    import_errors: int | None = None
+    """DAG files that could not be imported, for two minutes at least."""
+    triggerer: Triggerer | None = None
 
 
 def read(answers: Answers, line: str | None) -> Airflow:
@@ -199,7 +216,18 @@ def read(answers: Answers, line: str | None) -> Airflow:
     return Airflow(
         tasks=replace(_tasks(gauges, answers.get(signals.QUEUES.name, ()), rates), paces=_paces(by_dag)),
         parsing=_parsing(gauges, rates, answers.get(signals.SLOWEST_FILES.name, ()), line),
+        loop=rates["loop_seconds"] / rates["loops"] if rates.get("loops") and "loop_seconds" in rates else None,
+        beats=rates["beats"],
+        # Gauges outlive their sender.
+        import_errors=_whole(rates.get("import_errors")) if rates.get("parses") else None,
+        triggerer=_triggerer(rates) if rates.get("triggerer_beats") else None,
     )
+
+
+def _triggerer(rates: Mapping[str, float]) -> Triggerer | None:
+    if "triggers_free" not in rates:
+        return None
+    return Triggerer(_whole(rates.get("triggers")), round(rates["triggers_free"]))
 
 
 def _identity(item: Series) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_tuner import telemetry
-from airflow_tuner.model import Finding, MetricsState, Observation, Pod, Refusal, Severity, Values
+from airflow_tuner.model import Finding, MetricsState, Observation, Pod, Refusal, Severity, Usage, Values
 from airflow_tuner.telemetry import Pace
 from core.worlds import NOW, Turn, airflow, observed, pod, scheduler, slots, slots_spec, tasks, turn, usage, worker
 
@@ -146,3 +146,92 @@ def test_a_heartbeat_that_stands_still_is_a_scheduler_that_is_down() -> None:
 def test_a_heartbeat_that_is_not_known_is_no_scheduler_that_is_down() -> None:
     missing = telemetry.Airflow(problem="The metrics source has no series of this Airflow.")
     assert turn(slots_spec(), replace(crowded(), airflow=missing)).found == ["AirflowMetricsMissing"]
+
+
+# The database, and the scheduler's CPU.
+
+
+def scheduled(critical: float = 0.002, *, loop: float = 0.3, beats: float = 36, **fields: Any) -> Turn:  # noqa: ANN401 - any field of the pod
+    """A scheduler that has run for a day, with so slow a query and loop."""
+    seen = crowded(critical=critical)
+    one = pod("s", **{"started": OLD, "usage": CALM, **fields})
+    says = replace(seen.airflow, loop=loop, beats=beats)
+    return turn(slots_spec(), replace(seen, workloads=(*seen.workloads, scheduler(one, cpu_limit=1.0)), airflow=says))
+
+
+SHORT = usage(cpu=0.5, throttled=0.25)
+
+
+def test_a_scheduler_that_is_well_is_not_told() -> None:
+    last = scheduled()
+    assert (last.found, last.reasons) == (["QueueLagHigh"], ["SlotsExhausted"])
+
+
+def test_a_slow_database_is_told_about_the_scheduler_and_brings_no_slots() -> None:
+    last = scheduled(1.5, loop=9, beats=9)
+    finding = found(last, "DatabaseSlow")
+    assert finding is not None
+    assert (finding.severity, finding.target) == (Severity.WARNING, "scheduler")
+    assert finding.message.startswith(
+        "The scheduler's critical query takes 1.5 s on average (usually milliseconds) while"
+    )
+    assert found(last, "SchedulerUnderResourced") is None
+    assert last.reasons == []
+    assert found(scheduled(1.0), "DatabaseSlow") is None
+
+
+@pytest.mark.parametrize("slow", [{"loop": 5.1}, {"beats": 17}])
+@pytest.mark.parametrize("short", [SHORT, usage(cpu=0.9), usage(cpu=0.2, node_cpu=0.95)])
+def test_a_late_scheduler_that_lacks_cpu_is_told_and_the_database_is_not_blamed(
+    slow: dict[str, float], short: Usage
+) -> None:
+    last = scheduled(1.5, usage=short, **slow)
+    finding = found(last, "SchedulerUnderResourced")
+    assert finding is not None
+    assert (finding.severity, finding.target) == (Severity.WARNING, "scheduler")
+    assert "and CPU is short: " in finding.message
+    assert found(last, "DatabaseSlow") is None
+    lag = found(last, "QueueLagHigh")
+    assert lag is not None
+    assert "SchedulerUnderResourced: The scheduler's critical query takes 1.5 s" in lag.message
+    assert last.reasons == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"usage": SHORT},
+        {"usage": SHORT, "beats": 18},
+        {"usage": SHORT, "loop": 9, "started": NOW - 599 * SECOND},
+        {"usage": SHORT, "loop": 9, "started": None},
+        {"usage": usage(), "loop": 9, "critical": 9},
+        {"usage": usage(cpu=0.5, throttled=0.24), "loop": 9},
+    ],
+)
+def test_a_scheduler_that_is_held_back_and_not_late_or_begins_or_is_not_known_is_not_told(
+    fields: dict[str, Any],
+) -> None:
+    assert {"DatabaseSlow", "SchedulerUnderResourced"} & {*scheduled(**fields).found} == set()
+
+
+# Files that cannot be imported, and triggerers that are full.
+
+
+def says(**fields: Any) -> list[Finding]:  # noqa: ANN401 - any part of what Airflow says
+    seen = observed(worker(pod(usage=CALM, slots=slots(2, 0))), airflow=replace(airflow(tasks()), **fields), broker="")
+    return [*turn(slots_spec(), seen).findings]
+
+
+def test_import_errors_are_told_with_their_number_and_the_command_that_names_them() -> None:
+    (finding,) = says(import_errors=3)
+    assert (finding.reason, finding.severity, finding.target) == ("ImportErrors", Severity.WARNING, "dag-processor")
+    assert finding.message.startswith("3 DAG files cannot be imported, for two minutes at least")
+    assert "`airflow dags list-import-errors`" in finding.message
+    assert says(import_errors=0) == says(import_errors=None) == []
+
+
+def test_full_triggerers_are_told() -> None:
+    (finding,) = says(triggerer=telemetry.Triggerer(running=1000, free=0))
+    assert (finding.reason, finding.severity, finding.target) == ("TriggererSaturated", Severity.WARNING, "triggerer")
+    assert "their capacity is used up (1000 triggers run in one)" in finding.message
+    assert says(triggerer=telemetry.Triggerer(running=999, free=1)) == says(triggerer=None) == []

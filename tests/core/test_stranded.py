@@ -10,7 +10,7 @@ from airflow_tuner import api
 from airflow_tuner.fleet import Deployment, Laws
 from airflow_tuner.model import Death, Finding, Observation, Pod, Severity, Values
 from core.scrapes import Scrapes
-from core.worlds import MI, NOW, Turn, airflow, observed, pod, slots, slots_spec, tasks, turn, usage, worker
+from core.worlds import MI, NOW, Turn, airflow, observed, pod, scheduler, slots, slots_spec, tasks, turn, usage, worker
 
 SECOND = timedelta(seconds=1)
 AUTOSCALE = str(api.EnvName.AUTOSCALE)
@@ -76,7 +76,8 @@ class World:
     def look(self) -> Turn:
         """One turn; what it says is remembered."""
         workers = worker(*self.pods(), limit=3000, stated=Values(concurrency=self.number), replicas=len(self.names))
-        seen = observed(workers, at=self.now, airflow=self.scrapes.read(), line=self.line, broker="")
+        schedulers = scheduler(pod("scheduler", started=OLD, usage=CALM))
+        seen = observed(workers, schedulers, at=self.now, airflow=self.scrapes.read(), line=self.line, broker="")
         last = turn(slots_spec(high=64, memory_max="64Gi"), seen, self.status)
         self.status, self.limit = last.status, last.limit
         return last
@@ -169,7 +170,17 @@ def test_ordinary_load_strands_nothing(line: str, *, broker: bool) -> None:
 
     for _ in range(120):
         world.scrapes.advance(10, meanwhile=triggered)
-        assert found(world.look()) is None
+        assert {*world.look().found} <= {"QueueLagHigh"}
+
+
+def test_a_slow_database_is_told_and_its_end_too() -> None:
+    world = World()
+    world.fleet.slow_database(2.0)
+    world.scrapes.advance(300)
+    assert "DatabaseSlow" in world.look().found
+    world.fleet.slow_database(None)
+    world.scrapes.advance(330)
+    assert world.look().found == []
 
 
 def test_the_end_of_a_queue_seen_between_two_scrapes_is_no_stall() -> None:

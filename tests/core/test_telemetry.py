@@ -222,3 +222,14 @@ def test_the_least_of_two_minutes_is_absent_where_it_is_not_told() -> None:
     assert (found.handed_out_least, found.waiting_least, found.queued_least) == (29, 0, {"default": 7})
     assert (found.queued, found.running) == ({"default": 29}, {"default": 2, "heavy": 0})
     assert (tasks().handed_out_least, tasks().waiting_least, tasks().queued_least) == (None, None, {})
+
+
+def test_the_scheduler_its_triggerers_and_import_errors_are_read_and_absent_without_their_sender() -> None:
+    told = {**RATES, "loops": 0.5, "loop_seconds": 0.2, "import_errors": 2.0}
+    told |= {"triggers": 4.0, "triggers_free": 0.0, "triggerer_beats": 35.0}
+    found = read(rates=told)
+    assert (found.loop, found.beats, found.import_errors) == (0.4, 36.0, 2)
+    assert found.triggerer == telemetry.Triggerer(running=4, free=0)
+    old = read(rates={**told, "parses": 0.0, "triggerer_beats": 0.0, "loops": 0.0})
+    assert (old.loop, old.import_errors, old.triggerer) == (None, None, None)
+    assert read().triggerer is None

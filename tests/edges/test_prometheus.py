@@ -248,6 +248,14 @@ airflow_task_duration_sum{dag_id="short_tasks",task_id="work"} 64.890361
 airflow_task_duration_count{dag_id="short_tasks",task_id="work"} 21
 airflow_scheduler_critical_section_query_duration_sum 0.12026141800000001
 airflow_scheduler_critical_section_query_duration_count 53
+airflow_scheduler_scheduler_loop_duration_sum 15.9
+airflow_scheduler_scheduler_loop_duration_count 53
+airflow_triggerer_heartbeat 14
+airflow_triggerer_capacity_left 998
+airflow_triggerer_capacity_left_host1 998
+airflow_triggers_running 2
+airflow_triggers_running_host1 2
+airflow_dag_processing_import_errors 1
 airflow_dag_processing_file_path_queue_size 1
 airflow_dag_processing_total_parse_time 12.5
 airflow_dag_processing_last_run_seconds_ago 11.298202
@@ -286,6 +294,11 @@ airflow_task_duration_sum{dag_id="short_tasks",task_id="work"} 73.272266127
 airflow_task_duration_count{dag_id="short_tasks",task_id="work"} 24
 airflow_scheduler_critical_section_query_duration_sum 0.11982793500000002
 airflow_scheduler_critical_section_query_duration_count 43
+airflow_scheduler_scheduler_loop_duration_sum 8.6
+airflow_scheduler_scheduler_loop_duration_count 43
+airflow_triggerer_heartbeat 14
+airflow_triggers_running 2
+airflow_dag_processing_import_errors 0
 airflow_dag_processing_file_path_queue_size 2
 airflow_dag_processing_total_parse_time 2.896518646000004
 airflow_dag_processing_last_run_seconds_ago{dag_file="short_tasks"} 12.595988
@@ -298,7 +311,7 @@ airflow_dag_processing_last_duration_slow_000_sum 15.479378999999998
 airflow_dag_processing_last_duration_slow_000_count 7
 """
 
-COUNTERS = re.compile(r"_(sum|count|total)$|^airflow_ti_start|^airflow_scheduler_heartbeat$")
+COUNTERS = re.compile(r"_(sum|count|total)$|^airflow_ti_start|^airflow_\w+_heartbeat$")
 AGES = "airflow_dag_processing_last_run_seconds_ago"
 
 
@@ -364,6 +377,14 @@ def test_every_signal_of_both_lines_is_read(scraped: Scraped) -> None:
     # Parses by file are looked at every 15 s, and a rate needs two looks.
     scraped.wait(lambda: (files("3", "three"), files("2", "two")) == (3, 2), "rates by file", WINDOW + 15)
     tasks, parsing = known(scraped.read("3", release="three"))
+    found = scraped.read("3", release="three")
+    assert found.loop == pytest.approx(15.9 / 53, rel=0.05)
+    assert (found.import_errors, found.triggerer) == (1, telemetry.Triggerer(running=2, free=998))
+    assert found.beats is not None
+    assert found.beats > 1
+    found = scraped.read("2", release="two")
+    assert found.loop == pytest.approx(8.6 / 43, rel=0.05)
+    assert (found.import_errors, found.triggerer) == (0, None)
     small = telemetry.Pool("small", open=0, running=1, queued=0, scheduled=10)
     assert tasks.pools == (telemetry.Pool("default_pool", open=97, running=2, queued=29, scheduled=8), small)
     assert small.full

@@ -25,6 +25,9 @@ CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     scheduling.runaway_tasks,  # what creates more than there should be
     waiting.queue_lag_high,  # who waits
     waiting.parsing_overloaded,
+    scheduling.scheduler_slow,  # what is slow before them
+    scheduling.import_errors,
+    scheduling.triggerer_saturated,
     memory.limits_missing,  # who may die next, or take others along
     ownership.template_changed,  # did somebody else act
     arrival.pods_refused,  # can new pods be born at all
