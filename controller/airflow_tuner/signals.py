@@ -220,6 +220,25 @@ RATES = {
     "longest": 'max(airflow_task_duration{dag_id!="",quantile="0.99",$airflow})',
     "critical": _rate("airflow_scheduler_critical_section_query_duration_count"),
     "critical_seconds": _rate("airflow_scheduler_critical_section_query_duration_sum"),
+    "beats": "sum(increase(airflow_scheduler_heartbeat{$airflow}[3m]))",
+    "known": "max(airflow_scheduler_heartbeat{$airflow} offset 30s)",
+    "busy_day": f"max_over_time({_BUSY})",
+    "busy_day_samples": f"count_over_time({_BUSY})",
+    "parses": _rate("airflow_dag_processing_last_duration_count", window="$rounds"),
+    "parse_seconds": _rate("airflow_dag_processing_last_duration_sum", window="$rounds"),
+    "files": f"count({_LIVING})",
+    "parsed": f"count(({_NOW} unless on (file) {_BEFORE}) or ({_NOW} > on (file) {_BEFORE}))",
+    "oldest": f"max(max_over_time({_PARSED}[$rounds]) and {_LIVING})",
+}
+"""What each is: tasks started and ended per second, seconds of the ended ones per second, the longest task (99 %),
+runs of the scheduler's critical query per second and their seconds, heartbeats of three minutes, their count 30 s ago,
+most slots busy at once within a day (and of how many looks, five minutes apart), parses per second and their seconds,
+files, files that were parsed within the rounds, and the most seconds that a file was not parsed."""
+
+SIGNS = {
+    "handed_out_least": "max(min_over_time(airflow_executor_running_tasks{$airflow}[2m]))",
+    "waiting_least": 'min_over_time((sum({__name__=~"airflow_pool_queued_slots_.+",$airflow}))[2m:15s])',
+    "quiet": f"time() - max_over_time({_STARTING})",
     "loops": _rate("airflow_scheduler_scheduler_loop_duration_count"),
     "loop_seconds": _rate("airflow_scheduler_scheduler_loop_duration_sum"),
     "import_errors": "max(min_over_time(airflow_dag_processing_import_errors{$airflow}[2m]))",
@@ -227,35 +246,23 @@ RATES = {
     # Of several triggerers the last to tell wins, in turn: in three minutes each has told it often.
     "triggers_free": "max(max_over_time(airflow_triggerer_capacity_left{$airflow}[3m]))",
     "triggerer_beats": "sum(increase(airflow_triggerer_heartbeat{$airflow}[3m]))",
-    "beats": "sum(increase(airflow_scheduler_heartbeat{$airflow}[3m]))",
-    "known": "max(airflow_scheduler_heartbeat{$airflow} offset 30s)",
-    "busy_day": f"max_over_time({_BUSY})",
-    "busy_day_samples": f"count_over_time({_BUSY})",
-    "handed_out_least": "max(min_over_time(airflow_executor_running_tasks{$airflow}[2m]))",
-    "waiting_least": 'min_over_time((sum({__name__=~"airflow_pool_queued_slots_.+",$airflow}))[2m:15s])',
-    "quiet": f"time() - max_over_time({_STARTING})",
-    "parses": _rate("airflow_dag_processing_last_duration_count", window="$rounds"),
-    "parse_seconds": _rate("airflow_dag_processing_last_duration_sum", window="$rounds"),
-    "files": f"count({_LIVING})",
-    "parsed": f"count(({_NOW} unless on (file) {_BEFORE}) or ({_NOW} > on (file) {_BEFORE}))",
-    "oldest": f"max(max_over_time({_PARSED}[$rounds]) and {_LIVING})",
     **pace(),
 }
-"""What each is: tasks started and ended per second, seconds of the ended ones per second, the longest task (99 %),
-runs of the scheduler's critical query, and of its loop, per second and their seconds, least errors of import in two
-minutes, triggers of a triggerer, most that one could take within three minutes, its and the scheduler's heartbeats of
-three minutes, their count 30 s ago,
-most slots busy at once within a day (and of how many looks, five minutes apart), least tasks handed out and least that
-waited within two minutes, seconds since the last look that saw a task start in the two minutes before it, parses per
-second and their seconds, files, files that were parsed within the rounds, the most seconds that a file was not
-parsed, and how many tasks of the busiest DAGs ended."""
+"""What each is: least tasks handed out and least that waited within two minutes, seconds since the last look that saw a
+task start in the two minutes before it, the scheduler's loops per second and their seconds, least errors of import in
+two minutes, triggers of a triggerer, most that one could take within three minutes, their heartbeats in three minutes,
+and how many tasks of the busiest DAGs ended."""
 
-AIRFLOW_RATES = Signal(
-    "rates",
-    " or ".join(f'label_replace({promql},"signal","{name}","","")' for name, promql in RATES.items()),
-    "as each is named",
-    "slots and parsing are left alone",
-)
+
+def _named(questions: dict[str, str]) -> str:
+    """Several questions as one, whose answers carry their name."""
+    return " or ".join(f'label_replace({promql},"signal","{name}","","")' for name, promql in questions.items())
+
+
+AIRFLOW_RATES = Signal("rates", _named(RATES), "as each is named", "slots and parsing are left alone")
+
+# A question of its own, as a question travels in a URL, of which proxies take 8 KiB.
+AIRFLOW_SIGNS = Signal("signs", _named(SIGNS), "as each is named", "nothing is said of what it would tell")
 
 
 def _by_file(kind: str) -> str:
@@ -269,5 +276,5 @@ SLOWEST_FILES = Signal(
     "no file can be named",
 )
 
-AIRFLOW = (GAUGES, QUEUES, AIRFLOW_RATES, SLOWEST_FILES)
+AIRFLOW = (GAUGES, QUEUES, AIRFLOW_RATES, AIRFLOW_SIGNS, SLOWEST_FILES)
 """Asked where slots or parsing are tuned."""

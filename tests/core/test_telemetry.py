@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from urllib.parse import quote_plus
 
 import pytest
 
@@ -233,3 +234,11 @@ def test_the_scheduler_its_triggerers_and_import_errors_are_read_and_absent_with
     old = read(rates={**told, "parses": 0.0, "triggerer_beats": 0.0, "loops": 0.0})
     assert (old.loop, old.import_errors, old.triggerer) == (None, None, None)
     assert read().triggerer is None
+
+
+def test_no_question_is_longer_than_what_a_proxy_takes_in_a_url() -> None:
+    # 8 KiB, with labels of a usual length.
+    labels = 'cluster="production-europe",namespace="airflow-production"'
+    scope = signals.Scope(container=labels, cluster=labels, airflow=labels, window=300, rounds=1200)
+    for signal in signals.MEMORY + signals.CONTAINERS + signals.AIRFLOW:
+        assert len(quote_plus(signals.query(signal, scope))) < 7000, signal.name

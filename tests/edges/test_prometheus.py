@@ -363,7 +363,8 @@ def test_every_signal_of_both_lines_is_read(scraped: Scraped) -> None:
     scope = prometheus.scope(api.Metrics(airflow_match_labels={"release": "three"}, window_seconds=WINDOW), "n")
 
     def rates() -> dict[str, float]:
-        found = asked_for(scraped.prometheus.url, signals.AIRFLOW_RATES, scope)
+        asked = (signals.AIRFLOW_RATES, signals.AIRFLOW_SIGNS)
+        found = [item for signal in asked for item in asked_for(scraped.prometheus.url, signal, scope)]
         return {item.labels["signal"]: item.value for item in found}
 
     def files(line: str, release: str) -> int:
@@ -371,7 +372,7 @@ def test_every_signal_of_both_lines_is_read(scraped: Scraped) -> None:
         return 0 if parsing is None else len(parsing.slowest)
 
     # What needs a history of hours has a test of its own.
-    young = set(signals.RATES) - {"dag_day", "dag_week"}
+    young = {*signals.RATES, *signals.SIGNS} - {"dag_day", "dag_week"}
     scraped.wait(lambda: set(rates()) == young, "every rate")
     assert (rates()["busy_day"], rates()["busy_day_samples"]) == (14, 1)
     # Parses by file are looked at every 15 s, and a rate needs two looks.
