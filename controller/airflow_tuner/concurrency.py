@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from airflow_tuner import api, environment, lag, quantity
+from airflow_tuner import api, environment, lag, quantity, runaway, stranded
 from airflow_tuner.footprint import GROWN, Footprint, footprint
 from airflow_tuner.lag import Flow
 from airflow_tuner.model import Kill, Memory, Observation, Pod, Values, Workload
@@ -179,17 +179,10 @@ def _inside(group: _Group, carried: Footprint) -> Step | None:
 def _late(group: _Group, facts: Assessment, found: Flow, tasks: Tasks) -> Assessment:
     """The objective is missed: what holds tasks back, and how many more slots help if it is the slots."""
     slots, carried = group.slots, facts.footprint
-    behind = [pod.name for pod in group.pods if (in_force(pod, group.workload) or slots) < slots]
-    if behind and group.spec.mode is api.Mode.ENFORCE:
-        told = f"The {slots} slots decided are not in force yet in {len(behind)} of {len(group.pods)} workers."
-        return replace(facts, cause="SlotsNotInForce", told=told)
-    other = lag.other_cause(group.workload, group.pods, found, tasks)
+    other = _other_cause(group, found, tasks)
     if other is not None or carried is None:
         cause, told = other or ("", "")
         return replace(facts, cause=cause, told=told)
-    if group.before.memory.limit is None:
-        told = "The container has no memory limit that could carry more slots; it gets one first."
-        return replace(facts, cause="LimitsMissing", told=told)
     # Fewer than the policy's minimum would be refused at admission.
     wanted = min(max(found.demand, group.limits.min), group.limits.max)
     room, parallel = _room(group, carried), _parallelism(group, found, tasks)
@@ -198,12 +191,38 @@ def _late(group: _Group, facts: Assessment, found: Flow, tasks: Tasks) -> Assess
         cause, told = _no_more(group, found, tasks, carried, short_of_memory=room < wanted and room <= parallel)
         return replace(facts, cause=cause, told=told)
     told = f"All {found.slots} slots are taken ({found.running} tasks run), and nothing else holds tasks back."
-    facts = replace(facts, cause="SlotsExhausted", told=told)
+    hold = _waits(group)
+    step = None if hold else _more(group, found, carried, reached, room)
+    return replace(facts, cause="SlotsExhausted", told=told, hold=hold, step=step)
+
+
+def _other_cause(group: _Group, found: Flow, tasks: Tasks) -> tuple[str, str] | None:
+    """What but the slots holds tasks back: (a word, a sentence). What must not be answered with slots comes first."""
+    if (wild := runaway.found(tasks)) is not None:
+        return "RunawayTasks", f"{wild.told} More slots would only run it faster."
+    stalled = stranded.found(group.workload, group.seen, group.past)
+    if stalled is not None:
+        return "StrandedTasks", f"{stalled.told} More slots would not help: see the finding of that name."
+    behind = [pod.name for pod in group.pods if (in_force(pod, group.workload) or group.slots) < group.slots]
+    if behind and group.spec.mode is api.Mode.ENFORCE:
+        told = f"The {group.slots} slots decided are not in force yet in {len(behind)} of {len(group.pods)} workers."
+        return "SlotsNotInForce", told
+    schedulers = [item for item in group.seen.workloads if item.component == "scheduler"]
+    other = lag.other_cause(group.workload, group.pods, found, tasks, schedulers)
+    if other is None and group.before.memory.limit is None:
+        return "LimitsMissing", "The container has no memory limit that could carry more slots; it gets one first."
+    return other
+
+
+def _waits(group: _Group) -> str:
+    """Why slots that would help do not rise yet; empty where they do."""
     cooldown = timedelta(seconds=group.spec.changes.cooldown.concurrency_seconds)
-    changed = group.past.slots_changed
-    if changed is not None and group.seen.at - changed < cooldown:
-        return replace(facts, hold=f"Slots were changed at {changed:%H:%M:%S}: the cooldown is running.")
-    return replace(facts, step=_more(group, found, carried, reached, room))
+    changed, loss, now = group.past.slots_changed, stranded.lost(group.pods, group.seen.at), group.seen.at
+    if changed is not None and now - changed < cooldown:
+        return f"Slots were changed at {changed:%H:%M:%S}: the cooldown is running."
+    if loss is not None and now - loss.at < stranded.SHOWS:
+        return f"{loss.told}: by {loss.at + stranded.SHOWS:%H:%M:%S} it shows whether tasks are stranded with it."
+    return ""
 
 
 def _more(group: _Group, found: Flow, carried: Footprint, reached: int, room: int) -> Step | None:

@@ -101,6 +101,7 @@ def remembered(prior: api.Status, target: str) -> Past:
         why="" if entry is None else entry.why.removeprefix(PAUSED),
         answered=() if entry is None else tuple(entry.answered),
         tuned=tuned,
+        stranded=any(found.reason == "StrandedTasks" and found.target == target for found in prior.findings),
     )
     moments = moments_of(prior, target)
     return past if moments is None else _dated(past, moments)

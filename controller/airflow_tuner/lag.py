@@ -95,7 +95,7 @@ def flow(
     """
     if not alone and not (tasks.queued or tasks.running):
         return None
-    mine = None if alone else _queues(workload, pods)
+    mine = None if alone else queues(workload, pods)
     waiting, running = tasks.waiting_in(mine), tasks.running_in(mine)
     if all(pod.slots is not None for pod in pods):
         # The workers themselves know it sooner.
@@ -106,26 +106,47 @@ def flow(
     return Flow(waiting, running, slots, len(pods), tasks.duration, objective)
 
 
-def other_cause(workload: Workload, pods: Sequence[Pod], found: Flow, tasks: Tasks) -> tuple[str, str] | None:
+def other_cause(
+    workload: Workload, pods: Sequence[Pod], found: Flow, tasks: Tasks, schedulers: Sequence[Workload] = ()
+) -> tuple[str, str] | None:
     """What but the slots holds tasks back, in the order a person would look: (a word, a sentence)."""
+    slow = tasks.critical is not None and tasks.critical > DATABASE_SLOW
+    if slow and cpu_short(workload, pods) is None:
+        return _scheduling_slow(tasks.critical or 0, scheduler_short(schedulers))
     if found.running < BUSY_SHARE * found.slots:
         return (
             "WorkersIdle",
             f"Only {found.running} of {found.slots} slots are busy: workers start, or messages are held by tasks that "
             "died with a worker. More slots would not help.",
         )
-    cpu = _cpu(workload, pods)
-    if cpu is None and tasks.critical is not None and tasks.critical > DATABASE_SLOW:
-        return (
-            "DatabaseSlow",
-            f"The scheduler's critical query takes {tasks.critical:.1f} s (usually milliseconds): the metadata "
-            "database holds tasks back, and more slots would load it more.",
-        )
-    return cpu
+    return _cpu(workload, pods)
 
 
-def before_workers(tasks: Tasks | None) -> tuple[tuple[str, str, str], ...]:
-    """What holds tasks back before any worker is asked: (a word, what it is about, a sentence)."""
+def scheduler_short(schedulers: Sequence[Workload]) -> str | None:
+    """Which scheduler lacks CPU, as a clause; `None`: none does, as far as is known."""
+    for item in schedulers:
+        pods = [pod for pod in item.living if pod.running is not None]
+        if (told := cpu_short(item, pods)) is not None:
+            return told
+    return None
+
+
+def _scheduling_slow(critical: float, short_of: str | None) -> tuple[str, str]:
+    query = f"The scheduler's critical query takes {critical:.1f} s (usually milliseconds)"
+    if short_of is not None:
+        told = f"{query} and its CPU is short: {short_of}. More slots would give it more to do."
+        return "SchedulerUnderResourced", told
+    return (
+        "DatabaseSlow",
+        f"{query}: the metadata database holds tasks back, and more slots would load it more.",
+    )
+
+
+def before_workers(tasks: Tasks | None, *, stalled: bool = False) -> tuple[tuple[str, str, str], ...]:
+    """What holds tasks back before any worker is asked: (a word, what it is about, a sentence).
+
+    `stalled`: what is handed out has died with a worker.
+    """
     if tasks is None:
         return ()
     found = [
@@ -140,7 +161,7 @@ def before_workers(tasks: Tasks | None) -> tuple[tuple[str, str, str], ...]:
         # One that is full of tasks that wait for a worker does not hold them back.
         if pool.full and pool.queued <= pool.running
     ]
-    used_up = tasks.open_slots is not None and tasks.open_slots <= 0
+    used_up = tasks.open_slots is not None and tasks.open_slots <= 0 and not stalled
     if used_up and tasks.startable and not tasks.waiting_in(None):
         found.append(
             (
@@ -161,7 +182,8 @@ def longest(tasks: Tasks | None, pods: Iterable[Pod]) -> float | None:
     return max(known, default=None)
 
 
-def _queues(workload: Workload, pods: Sequence[Pod]) -> tuple[str, ...]:
+def queues(workload: Workload, pods: Sequence[Pod]) -> tuple[str, ...]:
+    """Queues that a group serves: as its workers say, else as its template does."""
     told = sorted({queue for pod in pods if pod.slots is not None for queue in pod.slots.queues})
     return tuple(told) or workload.queues
 
@@ -170,15 +192,20 @@ def _cpu(workload: Workload, pods: Sequence[Pod]) -> tuple[str, str] | None:
     """Whether CPU is what the workers lack; also when that cannot be told."""
     if not all(pod.usage.cpu for pod in pods):
         return "CpuUnknown", "The workers' CPU use is not known, so their slots are not raised."
+    told = cpu_short(workload, pods)
+    if told is None:
+        return None
+    return CPU_BOUND, f"CPU holds tasks back: {told}. More slots would only share it."
+
+
+def cpu_short(workload: Workload, pods: Sequence[Pod]) -> str | None:
+    """Which container lacks CPU, as a clause; `None`: none does, as far as is known."""
     for pod in pods:
         usage = pod.usage
         if usage.throttled is not None and usage.throttled.value >= THROTTLED:
-            told = f"the CPU limit held {short(pod.name)} back in {usage.throttled.value:.0%} of its time"
-        elif usage.cpu and workload.cpu_limit and usage.cpu.value >= CPU_FULL * workload.cpu_limit:
-            told = f"{short(pod.name)} uses {usage.cpu.value:.2f} of the {workload.cpu_limit:g} cores of its limit"
-        elif usage.node_cpu is not None and usage.node_cpu.value >= CPU_FULL:
-            told = f"{usage.node_cpu.value:.0%} of the cores of the node of {short(pod.name)} are in use"
-        else:
-            continue
-        return CPU_BOUND, f"CPU holds tasks back: {told}. More slots would only share it."
+            return f"the CPU limit held {short(pod.name)} back in {usage.throttled.value:.0%} of its time"
+        if usage.cpu and workload.cpu_limit and usage.cpu.value >= CPU_FULL * workload.cpu_limit:
+            return f"{short(pod.name)} uses {usage.cpu.value:.2f} of the {workload.cpu_limit:g} cores of its limit"
+        if usage.node_cpu is not None and usage.node_cpu.value >= CPU_FULL:
+            return f"{usage.node_cpu.value:.0%} of the cores of the node of {short(pod.name)} are in use"
     return None

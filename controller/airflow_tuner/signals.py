@@ -214,9 +214,12 @@ GAUGES = Signal(
     "slots and parsing are left alone",
 )
 
+_QUEUED = 'min_over_time((sum by (queue) (airflow_ti_queued{queue!="",$airflow}))[2m:15s])'
+
 QUEUES = Signal(
     "queues",
-    'sum by (__name__, queue) ({__name__=~"airflow_ti_(queued|running)",queue!="",$airflow})',
+    'sum by (__name__, queue) ({__name__=~"airflow_ti_(queued|running)",queue!="",$airflow})'
+    f' or label_replace({_QUEUED},"signal","queued_least","","")',
     "tasks",
     "Airflow 2 has none: which queue waits is then known only where all workers serve the same ones",
 )
@@ -237,6 +240,27 @@ def _of_files(kind: str, offset: str = "") -> str:
 # The gauge comes late for a new file, whose own counter is there with its first parse.
 _NOW, _BEFORE = _of_files("count"), _of_files("count", " offset $rounds")
 _BUSY = '(sum({__name__=~"airflow_pool_running_slots_.+",$airflow}))[1d:5m]'
+_STARTING = "timestamp(sum(rate(airflow_ti_start{$airflow}[2m])) > 0)[15m:15s]"
+
+
+_TASKS = 'airflow_task_duration_count{dag_id!="",$airflow}'
+
+
+def pace(now: str = "10m", day: str = "1d", before: str = "6h", week: str = "2h", back: str = "167h") -> dict[str, str]:
+    """Tasks that ended within `now`, of the three DAGs with most: at present, and at most before.
+
+    Before: in the `day` that ended so long `before`, and in the part of a `week` ago that ended so long `back`. Those
+    are differences of counters, as a rate would read every sample of a day.
+    """
+    ended = f"sum by (dag_id) (increase({_TASKS}[{now}]))"
+    past = f"(sum by (dag_id) ({_TASKS} - {_TASKS} offset {now}))"
+    most = f"topk(3, {ended})"
+    return {
+        "dag_now": most,
+        "dag_day": f"max_over_time({past}[{day}:{now}] offset {before}) and on (dag_id) {most}",
+        "dag_week": f"max_over_time({past}[{week}:{now}] offset {back}) and on (dag_id) {most}",
+        "dags_now": f"sum({ended})",
+    }
 
 
 def _rate(series: str, matchers: str = "$airflow", window: str = "$window") -> str:
@@ -265,12 +289,29 @@ runs of the scheduler's critical query per second and their seconds, heartbeats 
 most slots busy at once within a day (and of how many looks, five minutes apart), parses per second and their seconds,
 files, files that were parsed within the rounds, and the most seconds that a file was not parsed."""
 
-AIRFLOW_RATES = Signal(
-    "rates",
-    _apart(RATES),
-    "as each is named",
-    "slots and parsing are left alone",
-)
+SIGNS = {
+    "handed_out_least": "max(min_over_time(airflow_executor_running_tasks{$airflow}[2m]))",
+    "waiting_least": 'min_over_time((sum({__name__=~"airflow_pool_queued_slots_.+",$airflow}))[2m:15s])',
+    "quiet": f"time() - max_over_time({_STARTING})",
+    "loops": _rate("airflow_scheduler_scheduler_loop_duration_count"),
+    "loop_seconds": _rate("airflow_scheduler_scheduler_loop_duration_sum"),
+    "import_errors": "max(min_over_time(airflow_dag_processing_import_errors{$airflow}[2m]))",
+    "triggers": "max(airflow_triggers_running{$airflow})",
+    # Of several triggerers the last to tell wins, in turn: in three minutes each has told it often.
+    "triggers_free": "max(max_over_time(airflow_triggerer_capacity_left{$airflow}[3m]))",
+    "triggerer_beats": "sum(increase(airflow_triggerer_heartbeat{$airflow}[3m]))",
+    **pace(),
+}
+"""What each is: least tasks handed out and least that waited within two minutes, seconds since the last look that saw a
+task start in the two minutes before it, the scheduler's loops per second and their seconds, least errors of import in
+two minutes, triggers of a triggerer, most that one could take within three minutes, their heartbeats in three minutes,
+and how many tasks of the busiest DAGs ended."""
+
+
+AIRFLOW_RATES = Signal("rates", _apart(RATES), "as each is named", "slots and parsing are left alone")
+
+# A question of its own, as a question travels in a URL, of which proxies take 8 KiB.
+AIRFLOW_SIGNS = Signal("signs", _apart(SIGNS), "as each is named", "nothing is said of what it would tell")
 
 
 def _by_file(kind: str) -> str:
@@ -287,5 +328,5 @@ SLOWEST_FILES = Signal(
     "no file can be named",
 )
 
-AIRFLOW = (GAUGES, QUEUES, AIRFLOW_RATES, SLOWEST_FILES)
+AIRFLOW = (GAUGES, QUEUES, AIRFLOW_RATES, AIRFLOW_SIGNS, SLOWEST_FILES)
 """Asked where slots or parsing are tuned."""

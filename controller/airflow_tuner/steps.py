@@ -60,6 +60,8 @@ class Past:
     """When."""
     refused: datetime | None = None
     """Last time that pods with what was decided were refused."""
+    stranded: bool = False
+    """At the last look its tasks were stranded."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,22 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from airflow_tuner import signals
 from airflow_tuner.signals import Series
 
 SECONDS_SENT_AS_MILLISECONDS = 1000.0
+LEAST = 120
+"""Seconds over which a gauge's least value is asked for: what lasts so long does not just pass. Four times what
+Airflow 3 leaves between two tellings of its tasks' states."""
+
+QUIET_MOST = 900
+"""Seconds that the last start of a task is looked back for."""
+
+QUIET_STEP = 15
+"""Seconds between two looks for it: tasks have ceased to start where more than one of them is without."""
+
 _POOL = re.compile(r"airflow_pool_(queued|running|scheduled)_slots_(.+)")
 
 Answers = Mapping[str, tuple[Series, ...]]
@@ -44,6 +54,17 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """How many tasks of a DAG ended within ten minutes."""
+
+    dag: str
+    now: int
+    most: int | None
+    """At most within ten minutes of the day that ended six hours ago, and at this time of the week before; `None`: it
+    is not known, as the DAG is younger."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tasks:
     """How tasks flow. `None` where it is not known."""
 
@@ -66,6 +87,18 @@ class Tasks:
     """Mean seconds of the scheduler's critical query."""
     busy_day: int | None = None
     """Most slots busy at once within a whole day."""
+    handed_out_least: int | None = None
+    """Least of `handed_out` within `LEAST` seconds."""
+    waiting_least: int | None = None
+    """Least slots asked for that waited for a worker, in all pools, within `LEAST` seconds."""
+    queued_least: Mapping[str, int] = field(default_factory=dict)
+    """Least tasks that waited for a worker within `LEAST` seconds, by Celery queue; empty on Airflow 2."""
+    paces: tuple[Pace, ...] = ()
+    """Of the busiest DAGs, the busiest first."""
+    pace: int | None = None
+    """Tasks of all DAGs that ended within ten minutes."""
+    quiet: float | None = None
+    """Seconds since the last start of a task, at most; 0: one was within `LEAST` seconds."""
 
     @property
     def parallelism(self) -> int | None:
@@ -124,12 +157,31 @@ class Parsing:
 
 
 @dataclass(frozen=True, slots=True)
+class Triggerer:
+    """How full the triggerers are; Airflow 2 does not say it."""
+
+    running: int | None
+    """Triggers in one of them."""
+    free: int
+    """Triggers that one of them could still take, at most within three minutes."""
+
+
+@dataclass(frozen=True, slots=True)
 class Airflow:
     """What Airflow says of itself. `problem` says what is missing."""
 
     tasks: Tasks | None = None
     parsing: Parsing | None = None
     problem: str = ""
+    still: bool = False
+    """The scheduler's heartbeat is known, and has not moved in three minutes."""
+    loop: float | None = None
+    """Mean seconds of the scheduler's loop."""
+    beats: float | None = None
+    """Heartbeats of all schedulers within three minutes."""
+    import_errors: int | None = None
+    """DAG files that could not be imported, for two minutes at least."""
+    triggerer: Triggerer | None = None
 
 
 def read(answers: Answers, line: str | None) -> Airflow:
@@ -148,7 +200,9 @@ def read(answers: Answers, line: str | None) -> Airflow:
             problem=f"The metrics source has series of {len(senders)} Airflows ({told}). Name this one's labels in "
             "spec.metrics.airflowMatchLabels."
         )
-    rates = {item.labels.get("signal", ""): item.value for item in answers.get(signals.AIRFLOW_RATES.name, ())}
+    answered = [*answers.get(signals.AIRFLOW_RATES.name, ()), *answers.get(signals.AIRFLOW_SIGNS.name, ())]
+    rates = {item.labels.get("signal", ""): item.value for item in answered if "dag_id" not in item.labels}
+    by_dag = [item for item in answered if "dag_id" in item.labels]
     if not rates.get("beats"):
         if "beats" not in rates or "known" not in rates:
             # A scheduler beats every 5 s.
@@ -158,11 +212,22 @@ def read(answers: Answers, line: str | None) -> Airflow:
                 "The scheduler's heartbeat did not move in three minutes: what Airflow's metrics say is old. Look at "
                 "the scheduler."
             )
-        return Airflow(problem=problem)
+        return Airflow(problem=problem, still="beats" in rates and "known" in rates)
     return Airflow(
-        tasks=_tasks(gauges, answers.get(signals.QUEUES.name, ()), rates),
+        tasks=replace(_tasks(gauges, answers.get(signals.QUEUES.name, ()), rates), paces=_paces(by_dag)),
         parsing=_parsing(gauges, rates, answers.get(signals.SLOWEST_FILES.name, ()), line),
+        loop=rates["loop_seconds"] / rates["loops"] if rates.get("loops") and "loop_seconds" in rates else None,
+        beats=rates["beats"],
+        # Gauges outlive their sender.
+        import_errors=_whole(rates.get("import_errors")) if rates.get("parses") else None,
+        triggerer=_triggerer(rates) if rates.get("triggerer_beats") else None,
     )
+
+
+def _triggerer(rates: Mapping[str, float]) -> Triggerer | None:
+    if "triggers_free" not in rates:
+        return None
+    return Triggerer(_whole(rates.get("triggers")), round(rates["triggers_free"]))
 
 
 def _identity(item: Series) -> dict[str, str]:
@@ -170,9 +235,10 @@ def _identity(item: Series) -> dict[str, str]:
 
 
 def _tasks(gauges: tuple[Series, ...], queues: tuple[Series, ...], rates: Mapping[str, float]) -> Tasks:
-    by_queue: dict[str, dict[str, int]] = {"airflow_ti_queued": {}, "airflow_ti_running": {}}
+    by_queue: dict[str, dict[str, int]] = {"airflow_ti_queued": {}, "airflow_ti_running": {}, "queued_least": {}}
     for item in queues:
-        by_queue.setdefault(item.labels.get("__name__", ""), {})[item.labels.get("queue", "")] = round(item.value)
+        kind = item.labels.get("signal") or item.labels.get("__name__", "")
+        by_queue.setdefault(kind, {})[item.labels.get("queue", "")] = round(item.value)
     ended, whole_day = rates.get("ended", 0), rates.get("busy_day_samples", 0) >= DAY_SAMPLES
     critical = rates.get("critical", 0)
     return Tasks(
@@ -186,7 +252,41 @@ def _tasks(gauges: tuple[Series, ...], queues: tuple[Series, ...], rates: Mappin
         longest=rates.get("longest"),
         critical=rates["critical_seconds"] / critical if critical > 0 and "critical_seconds" in rates else None,
         busy_day=round(rates["busy_day"]) if whole_day and "busy_day" in rates else None,
+        handed_out_least=_whole(rates.get("handed_out_least")),
+        waiting_least=_whole(rates.get("waiting_least")),
+        queued_least=by_queue["queued_least"],
+        quiet=_quiet(rates),
+        pace=_whole(rates.get("dags_now")),
     )
+
+
+def _paces(answered: Iterable[Series]) -> tuple[Pace, ...]:
+    """The DAGs' paces; a count that fell in between, as its exporter began again, is none."""
+    told: dict[str, dict[str, float]] = {}
+    for item in answered:
+        told.setdefault(item.labels["dag_id"], {})[item.labels.get("signal", "")] = max(0.0, item.value)
+    found = [
+        Pace(
+            dag,
+            round(values["dag_now"]),
+            round(max(values["dag_day"], values.get("dag_week", 0))) if "dag_day" in values else None,
+        )
+        for dag, values in told.items()
+        if "dag_now" in values
+    ]
+    return tuple(sorted(found, key=lambda pace: (-pace.now, pace.dag)))
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else round(value)
+
+
+def _quiet(rates: Mapping[str, float]) -> float | None:
+    if "started" not in rates:
+        return None
+    # Each look is over the LEAST seconds before it, so that much earlier was the start that the last of them still saw.
+    since = rates.get("quiet", QUIET_MOST)
+    return since + LEAST if since > QUIET_STEP else 0.0
 
 
 DAY_SAMPLES = 274

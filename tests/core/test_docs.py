@@ -128,7 +128,8 @@ def test_the_index_of_findings_names_each_with_the_severity_its_page_tells() -> 
 
 
 @pytest.mark.parametrize(
-    ("page", "modules"), [("QueueLagHigh", ("lag", "concurrency")), ("DagParsingOverloaded", ("parsing",))]
+    ("page", "modules"),
+    [("QueueLagHigh", ("runaway", "stranded", "lag", "concurrency")), ("DagParsingOverloaded", ("parsing",))],
 )
 def test_every_cause_that_a_finding_may_name_has_a_section(page: str, modules: tuple[str, ...]) -> None:
     # These are reasons of changes alone.
@@ -189,7 +190,18 @@ def test_every_constant_is_told_as_it_is() -> None:
 
 def test_every_constant_of_the_rules_is_in_the_table() -> None:
     page = (ROOT / "docs" / "how-it-decides.md").read_text()
-    for module in ("steps", "kills", "footprint", "lag", "concurrency", "parsing", "restarts", "telemetry"):
+    for module in (
+        "steps",
+        "kills",
+        "footprint",
+        "lag",
+        "runaway",
+        "stranded",
+        "concurrency",
+        "parsing",
+        "restarts",
+        "telemetry",
+    ):
         found = [*numbers(module)]
         assert found, module
         assert [name for name in found if f"| `{module}.{name}` |" not in page] == [], module

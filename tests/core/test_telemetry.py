@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from urllib.parse import quote_plus
 
 import pytest
 
 from airflow_tuner import signals, telemetry
 from airflow_tuner.signals import Series
-from airflow_tuner.telemetry import Pool
+from airflow_tuner.telemetry import Pace, Pool
 
 HOME = {"instance": "10.0.0.7:9102", "job": "airflow"}
 RATES = {
@@ -146,6 +147,7 @@ def test_gauges_that_outlive_their_scheduler_do_not_count(rates: Mapping[str, fl
     found = read(rates=rates)
     assert (found.tasks, found.parsing) == (None, None)
     assert found.problem.startswith(problem)
+    assert found.still is ("did not move" in problem)
 
 
 def test_several_airflows_are_not_taken_for_one() -> None:
@@ -180,3 +182,63 @@ def test_parsing_is_absent_where_the_unit_is_not_known() -> None:
 def test_airflow_2_has_no_queues() -> None:
     found = tasks(queues=(), line="2")
     assert (found.queued, found.running, found.waiting_in(None)) == ({}, {}, 29)
+
+
+def test_the_pace_of_a_dag_is_told_against_the_most_of_a_day_and_of_a_week_before() -> None:
+    def told(signal: str, value: float, **labels: str) -> Series:
+        return Series({"signal": signal, **labels}, value)
+
+    answers = {
+        signals.GAUGES.name: GAUGES,
+        signals.AIRFLOW_RATES.name: (
+            *(told(name, value) for name, value in RATES.items()),
+            told("dags_now", 900.4),
+            told("dag_now", 20.0, dag_id="calm"),
+            told("dag_day", -3.0, dag_id="calm"),
+            told("dag_now", 800.4, dag_id="wild"),
+            told("dag_day", 12.0, dag_id="wild"),
+            told("dag_week", 31.0, dag_id="wild"),
+            told("dag_now", 80.0, dag_id="new"),
+            told("dag_week", 31.0, dag_id="new"),
+            told("dag_day", 31.0, dag_id="gone"),
+        ),
+    }
+    found = telemetry.read(answers, "3").tasks
+    assert found is not None
+    assert found.pace == 900
+    assert found.paces == (Pace("wild", 800, 31), Pace("new", 80, None), Pace("calm", 20, 0))
+
+
+def test_the_last_start_of_a_task_is_known_to_a_quarter_of_an_hour() -> None:
+    assert tasks(rates={**RATES, "quiet": 0.0}).quiet == 0
+    assert tasks(rates={**RATES, "quiet": 15.0}).quiet == 0
+    assert tasks(rates={**RATES, "quiet": 30.0}).quiet == 150
+    assert tasks().quiet == 1020
+    assert tasks(rates=without("started")).quiet is None
+
+
+def test_the_least_of_two_minutes_is_absent_where_it_is_not_told() -> None:
+    told = (*QUEUES, Series({"signal": "queued_least", "queue": "default"}, 7))
+    found = tasks(rates={**RATES, "handed_out_least": 29.0, "waiting_least": 0.0}, queues=told)
+    assert (found.handed_out_least, found.waiting_least, found.queued_least) == (29, 0, {"default": 7})
+    assert (found.queued, found.running) == ({"default": 29}, {"default": 2, "heavy": 0})
+    assert (tasks().handed_out_least, tasks().waiting_least, tasks().queued_least) == (None, None, {})
+
+
+def test_the_scheduler_its_triggerers_and_import_errors_are_read_and_absent_without_their_sender() -> None:
+    told = {**RATES, "loops": 0.5, "loop_seconds": 0.2, "import_errors": 2.0}
+    told |= {"triggers": 4.0, "triggers_free": 0.0, "triggerer_beats": 35.0}
+    found = read(rates=told)
+    assert (found.loop, found.beats, found.import_errors) == (0.4, 36.0, 2)
+    assert found.triggerer == telemetry.Triggerer(running=4, free=0)
+    old = read(rates={**told, "parses": 0.0, "triggerer_beats": 0.0, "loops": 0.0})
+    assert (old.loop, old.import_errors, old.triggerer) == (None, None, None)
+    assert read().triggerer is None
+
+
+def test_no_question_is_longer_than_what_a_proxy_takes_in_a_url() -> None:
+    # 8 KiB, with labels of a usual length.
+    labels = 'cluster="production-europe",namespace="airflow-production"'
+    scope = signals.Scope(container=labels, cluster=labels, airflow=labels, window=300, rounds=1200)
+    for signal in signals.MEMORY + signals.CONTAINERS + signals.AIRFLOW:
+        assert len(quote_plus(signals.query(signal, scope))) < 7000, signal.name

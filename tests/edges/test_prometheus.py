@@ -267,6 +267,14 @@ airflow_task_duration_sum{dag_id="short_tasks",task_id="work"} 64.890361
 airflow_task_duration_count{dag_id="short_tasks",task_id="work"} 21
 airflow_scheduler_critical_section_query_duration_sum 0.12026141800000001
 airflow_scheduler_critical_section_query_duration_count 53
+airflow_scheduler_scheduler_loop_duration_sum 15.9
+airflow_scheduler_scheduler_loop_duration_count 53
+airflow_triggerer_heartbeat 14
+airflow_triggerer_capacity_left 998
+airflow_triggerer_capacity_left_host1 998
+airflow_triggers_running 2
+airflow_triggers_running_host1 2
+airflow_dag_processing_import_errors 1
 airflow_dag_processing_file_path_queue_size 1
 airflow_dag_processing_total_parse_time 12.5
 airflow_dag_processing_last_run_seconds_ago 11.298202
@@ -305,6 +313,11 @@ airflow_task_duration_sum{dag_id="short_tasks",task_id="work"} 73.272266127
 airflow_task_duration_count{dag_id="short_tasks",task_id="work"} 24
 airflow_scheduler_critical_section_query_duration_sum 0.11982793500000002
 airflow_scheduler_critical_section_query_duration_count 43
+airflow_scheduler_scheduler_loop_duration_sum 8.6
+airflow_scheduler_scheduler_loop_duration_count 43
+airflow_triggerer_heartbeat 14
+airflow_triggers_running 2
+airflow_dag_processing_import_errors 0
 airflow_dag_processing_file_path_queue_size 2
 airflow_dag_processing_total_parse_time 2.896518646000004
 airflow_dag_processing_last_run_seconds_ago{dag_file="short_tasks"} 12.595988
@@ -317,7 +330,7 @@ airflow_dag_processing_last_duration_slow_000_sum 15.479378999999998
 airflow_dag_processing_last_duration_slow_000_count 7
 """
 
-COUNTERS = re.compile(r"_(sum|count|total)$|^airflow_ti_start|^airflow_scheduler_heartbeat$")
+COUNTERS = re.compile(r"_(sum|count|total)$|^airflow_ti_start|^airflow_\w+_heartbeat$")
 AGES = "airflow_dag_processing_last_run_seconds_ago"
 
 
@@ -369,23 +382,36 @@ def test_every_signal_of_both_lines_is_read(scraped: Scraped) -> None:
     scope = prometheus.scope(api.Metrics(airflow_match_labels={"release": "three"}, window_seconds=WINDOW), "n")
 
     def rates() -> dict[str, float]:
-        found = asked_for(scraped.prometheus.url, signals.AIRFLOW_RATES, scope)
+        asked = (signals.AIRFLOW_RATES, signals.AIRFLOW_SIGNS)
+        found = [item for signal in asked for item in asked_for(scraped.prometheus.url, signal, scope)]
         return {item.labels["signal"]: item.value for item in found}
 
     def files(line: str, release: str) -> int:
         parsing = scraped.read(line, release=release).parsing
         return 0 if parsing is None else len(parsing.slowest)
 
-    scraped.wait(lambda: set(rates()) == set(signals.RATES), "every rate")
+    # What needs a history of hours has a test of its own.
+    young = {*signals.RATES, *signals.SIGNS} - {"dag_day", "dag_week"}
+    scraped.wait(lambda: set(rates()) == young, "every rate")
     assert (rates()["busy_day"], rates()["busy_day_samples"]) == (14, 1)
     # Parses by file are looked at every 15 s, and a rate needs two looks.
     scraped.wait(lambda: (files("3", "three"), files("2", "two")) == (3, 2), "rates by file", WINDOW + 15)
     tasks, parsing = known(scraped.read("3", release="three"))
+    found = scraped.read("3", release="three")
+    assert found.loop == pytest.approx(15.9 / 53, rel=0.05)
+    assert (found.import_errors, found.triggerer) == (1, telemetry.Triggerer(running=2, free=998))
+    assert found.beats is not None
+    assert found.beats > 1
+    found = scraped.read("2", release="two")
+    assert found.loop == pytest.approx(8.6 / 43, rel=0.05)
+    assert (found.import_errors, found.triggerer) == (0, None)
     small = telemetry.Pool("small", open=0, running=1, queued=0, scheduled=10)
     assert tasks.pools == (telemetry.Pool("default_pool", open=97, running=2, queued=29, scheduled=8), small)
     assert small.full
     assert (tasks.queued, tasks.running) == ({"default": 29}, {"default": 2})
     assert (tasks.open_slots, tasks.handed_out, tasks.parallelism) == (0, 32, 32)
+    assert (tasks.handed_out_least, tasks.waiting_least, tasks.queued_least) == (32, 29, {"default": 29})
+    assert tasks.quiet == 0, "tasks start"
     assert tasks.duration == pytest.approx(64.940539 / 22, rel=0.05)
     assert tasks.longest == 3.750219
     assert tasks.critical == pytest.approx(0.12026 / 53, rel=0.05)
@@ -398,6 +424,7 @@ def test_every_signal_of_both_lines_is_read(scraped: Scraped) -> None:
     tasks, parsing = known(scraped.read("2", release="two"))
     assert tasks.pools == (telemetry.Pool("default_pool", open=96, running=2, queued=30, scheduled=6),)
     assert (tasks.queued, tasks.running, tasks.parallelism, tasks.busy_day) == ({}, {}, 32, None)
+    assert (tasks.handed_out_least, tasks.waiting_least, tasks.queued_least, tasks.quiet) == (32, 30, {}, 0)
     assert tasks.duration == pytest.approx(73.272 / 24, rel=0.05)
     assert [item.name for item in parsing.slowest] == ["slow_000", "short_tasks"]
     assert parsing.slowest[0].seconds == pytest.approx(15.479 / 7, rel=0.05)
@@ -412,6 +439,68 @@ def test_a_file_that_is_gone_is_not_counted_though_its_gauge_stays(scraped: Scra
     parsing = scraped.read("3", release="gone").parsing
     assert parsing is not None
     assert parsing.files == 3
+
+
+def test_the_pace_of_the_busiest_dags_is_known_against_what_they_did_before(scraped: Scraped) -> None:
+    pages = []
+    count = {"steady": 0, "wild": 0, "weekly": 0, "rare": 0, "new": 0}
+    for age in range(520, 0, -5):
+        count["steady"] += 16
+        count["wild"] += 2 if age > 45 else 200
+        count["weekly"] += 100 if 360 < age <= 480 or age <= 45 else 1
+        count["rare"] += age in {210, 30}
+        count["new"] += 60 if age < 60 else 0
+        # Half of each DAG's tasks are of another name.
+        lines = [
+            f'airflow_task_duration_count{{dag_id="{dag}",task_id="{task}"}} {number / 2}\n'
+            for dag, number in count.items()
+            for task in ("one", "two")
+            if number
+        ]
+        twin = f"airflow_task_duration_count {sum(count.values())}\n"
+        pages.append(paged("".join([*lines, twin]), still=True, age=age, release="paces"))
+    # The oldest first, in one scrape: each line has its own time.
+    scraped.show(*pages)
+    # A week is 400 s here, a day 120 s, six hours are 60 s and ten minutes 30 s.
+    small = signals.pace("30s", "120s", "60s", "30s", "400s")
+    promql = " or ".join(f'label_replace({one},"signal","{name}","","")' for name, one in small.items())
+    scope = prometheus.scope(api.Metrics(airflow_match_labels={"release": "paces"}, window_seconds=WINDOW), "n")
+    found = asked_for(scraped.prometheus.url, Signal("paces", promql, "tasks", ""), scope)
+    told = {(one.labels.get("dag_id"), one.labels["signal"]): one.value for one in found}
+    assert {dag for dag, _ in told} == {None, "wild", "weekly", "new"}, "three, and the sum"
+    assert told["wild", "dag_now"] > 700
+    assert told["wild", "dag_day"] == pytest.approx(12)
+    assert told["weekly", "dag_day"] == pytest.approx(6)
+    assert told["weekly", "dag_week"] == pytest.approx(600)
+    assert told["new", "dag_now"] > 100
+    assert not {("new", "dag_day"), ("new", "dag_week")} & {*told}
+    assert told[None, "dags_now"] > told["wild", "dag_now"] + told["weekly", "dag_now"] + told["new", "dag_now"]
+
+
+def test_the_least_of_two_minutes_and_the_last_start_of_a_task_are_known(scraped: Scraped) -> None:
+    def shown(handed_out: int, starts: int, age: float) -> Page:
+        text = (
+            f"airflow_executor_running_tasks {handed_out}\nairflow_pool_queued_slots_default_pool {handed_out - 20}\n"
+            f'airflow_ti_queued{{dag_id="a",task_id="t",queue="default"}} {handed_out - 21}\n'
+            f"airflow_ti_start {starts}\nairflow_scheduler_heartbeat {1000 - age}\n"
+        )
+        return paged(text, still=True, age=age, release="least")
+
+    def tasks() -> telemetry.Tasks | None:
+        return scraped.read("3", release="least").tasks
+
+    for age in (400, 370, 340, 310, 280):
+        scraped.show(shown(40, 1000 - age, age))
+    for age in (250, 220, 190, 160, 130, 100, 70, 40):
+        scraped.show(shown(30 if age == 70 else 32, 720, age))
+    scraped.show(shown(32, 720, 10))
+    scraped.wait(lambda: tasks() is not None, "a heartbeat")
+    found = tasks()
+    assert found is not None
+    assert (found.handed_out_least, found.waiting_least, found.queued_least) == (30, 10, {"default": 9})
+    assert found.quiet is not None
+    # The last start was at some time between two samples, 310 s and 280 s before; the looks are 15 s apart.
+    assert 280 <= found.quiet <= 370
 
 
 def test_an_airflow_without_series_is_told(scraped: Scraped) -> None:
@@ -448,11 +537,13 @@ def test_gauges_whose_scheduler_has_stopped_are_not_believed(scraped: Scraped) -
     found = scraped.read("3", release="stopped")
     assert (found.tasks, found.parsing) == (None, None)
     assert found.problem.startswith("The scheduler's heartbeat has been scraped for a moment only")
+    assert not found.still
     scraped.show(paged(AIRFLOW_3, still=True, age=45, release="dead"))
     scraped.show(paged(AIRFLOW_3, still=True, release="dead"))
     found = scraped.read("3", release="dead")
     assert (found.tasks, found.parsing) == (None, None)
     assert found.problem.startswith("The scheduler's heartbeat did not move in three minutes")
+    assert found.still
 
 
 # What containers do, as cAdvisor says it.

@@ -17,6 +17,7 @@ from airflow_tuner.diagnose import (
     headroom,
     memory,
     ownership,
+    scheduling,
     setup,
     sources,
     waiting,
@@ -30,11 +31,17 @@ CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     sources.metrics_missing,  # can we trust what we see
     sources.airflow_metrics_missing,
     sources.broker_unavailable,
+    scheduling.scheduler_down,  # does Airflow run at all
     memory.out_of_memory,  # who died
     memory.evicted,
+    waiting.stranded_tasks,  # who died with tasks that others wait for
+    scheduling.runaway_tasks,  # what creates more than there should be
     waiting.queue_lag_high,  # who waits
     waiting.parsing_overloaded,
     files.parse_offenders,
+    scheduling.scheduler_slow,  # what is slow before them
+    scheduling.import_errors,
+    scheduling.triggerer_saturated,
     headroom.concurrency_exceeds_memory,  # who may die next
     headroom.memory_headroom_low,
     growth.memory_leak_suspected,

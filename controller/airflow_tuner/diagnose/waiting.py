@@ -2,9 +2,27 @@
 
 from collections.abc import Iterator
 
-from airflow_tuner import lag
+from airflow_tuner import lag, stranded
 from airflow_tuner.diagnose.case import Case
 from airflow_tuner.model import Finding, Severity
+
+
+def stranded_tasks(case: Case) -> Iterator[Finding]:
+    """A worker died with its tasks, and Airflow still counts them: nothing starts although the workers are idle."""
+    for item in case.items():
+        workload, now = item.workload, case.seen.at
+        if workload.component != "worker":
+            continue
+        found = stranded.found(workload, case.seen, item.past)
+        if found is not None:
+            yield Finding(
+                "StrandedTasks",
+                Severity.CRITICAL,
+                workload.target,
+                f"{found.told} {found.why(now)} More slots would not help, and are not given. A higher limit prevents "
+                "the next stall and does not end this one; a lower scheduler.task_queued_timeout (600 s) shortens it.",
+                found.loss.at if found.loss is not None else now,
+            )
 
 
 def queue_lag_high(case: Case) -> Iterator[Finding]:
@@ -21,7 +39,8 @@ def queue_lag_high(case: Case) -> Iterator[Finding]:
                 case.seen.at,
             )
     if case.spec.tunes_slots:
-        for cause, about, told in lag.before_workers(case.seen.airflow.tasks):
+        stalled = any(True for _ in stranded_tasks(case))
+        for cause, about, told in lag.before_workers(case.seen.airflow.tasks, stalled=stalled):
             yield Finding("QueueLagHigh", Severity.INFO, about, f"{cause}: {told}", case.seen.at)
 
 
