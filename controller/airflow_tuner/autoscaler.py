@@ -1,7 +1,8 @@
 """What else changes the workloads of an Airflow: HorizontalPodAutoscalers, VerticalPodAutoscalers, KEDA. Pure."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,14 +48,20 @@ def read(
     horizontals: Iterable[Object], verticals: Iterable[Object], scaled: Iterable[Object]
 ) -> tuple[Autoscaler, ...]:
     """Out of the API server's lists; without what KEDA has paused, and with what it keeps told as KEDA's."""
-    return (
-        *(_horizontal(item) for item in horizontals if not _kept_by_keda(item)),
-        *(_vertical(item) for item in verticals),
-        *(_scaled(item) for item in scaled if not _paused(item)),
-    )
+    made = (_each(_horizontal, horizontals), _each(_vertical, verticals), _each(_scaled, scaled))
+    return tuple(found for kind in made for found in kind if found is not None)
 
 
-def _horizontal(item: Object) -> Autoscaler:
+def _each(make: Callable[[Object], Autoscaler | None], items: Iterable[Object]) -> Iterator[Autoscaler | None]:
+    """Each by itself: one that cannot be understood hides no other."""
+    for item in items:
+        with suppress(KeyError, TypeError, AttributeError, ValueError):
+            yield make(item)
+
+
+def _horizontal(item: Object) -> Autoscaler | None:
+    if _kept_by_keda(item):
+        return None
     sources = [source for metric in item["spec"].get("metrics") or [] if (source := _resource(metric)) is not None]
     by_memory = any(
         source.get("name") == MEMORY and (source.get("target") or {}).get("type") == "Utilization" for source in sources
@@ -83,7 +90,9 @@ def _vertical(item: Object) -> Autoscaler:
     )
 
 
-def _scaled(item: Object) -> Autoscaler:
+def _scaled(item: Object) -> Autoscaler | None:
+    if _paused(item):
+        return None
     spec = item.get("spec") or {}
     triggers = spec.get("triggers") or []
     told = [str((trigger.get("metadata") or {}).get("query", "")) for trigger in triggers]

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from airflow_tuner import autoscaler
 from airflow_tuner.autoscaler import Autoscaler
 from airflow_tuner.cluster import Cluster, NotFound, Object, path
-from airflow_tuner.errors import Refused, TunerError
+from airflow_tuner.errors import TunerError
 
 EVERY = timedelta(minutes=5)
 """Between two looks at a namespace."""
@@ -30,6 +30,7 @@ class Autoscalers:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._known: dict[str, tuple[datetime, tuple[Autoscaler, ...]]] = {}
+        self._lists: dict[tuple[str, str], list[Object]] = {}
         self._told: set[tuple[str, str]] = set()
 
     async def of(self, namespace: str, now: datetime) -> tuple[Autoscaler, ...]:
@@ -38,27 +39,27 @@ class Autoscalers:
         if at is not None and timedelta() <= now - at < EVERY:
             return known
         try:
-            async with asyncio.timeout(PATIENCE):
+            # The first look of all may take what the API client takes: nothing is known that could do instead.
+            async with asyncio.timeout(PATIENCE if at is not None else None):
                 found = await asyncio.gather(*(self._list(group, plural, namespace) for group, plural in KINDS))
-            read = autoscaler.read(*found)
-        except (TunerError, TimeoutError) as error:
-            told = "no answer in time" if isinstance(error, TimeoutError) else str(error)
-            log.info("namespace %s: its autoscalers are taken to be as they were: %s", namespace, told)
+        except TimeoutError:
+            log.info("namespace %s: its autoscalers are taken to be as they were: no answer in time", namespace)
             return known
-        except (KeyError, TypeError, AttributeError) as error:
-            log.warning("namespace %s: its autoscalers cannot be understood: %r", namespace, error)
-            read = ()
+        read = autoscaler.read(*found)
         self._known[namespace] = now, read
         return read
 
     async def _list(self, group: str, plural: str, namespace: str) -> list[Object]:
-        """All of one kind; none where there is no such kind, or no right to see it."""
+        """All of one kind; none where there is no such kind. What cannot be read now is as it was."""
+        key = (namespace, plural)
         try:
-            return await self._cluster.list(path(group, plural, namespace), {})
+            self._lists[key] = await self._cluster.list(path(group, plural, namespace), {})
         except NotFound:
-            return []
-        except Refused as error:
-            if (namespace, plural) not in self._told:
-                self._told.add((namespace, plural))
-                log.info("namespace %s: %s are not seen: %s", namespace, plural, error)
-            return []
+            self._lists.pop(key, None)
+        except TunerError as error:
+            if key not in self._told:
+                log.info("namespace %s: %s cannot be read: %s", namespace, plural, error)
+            self._told.add(key)
+        else:
+            self._told.discard(key)
+        return self._lists.get(key, [])

@@ -185,7 +185,7 @@ def _pod(pod: Object, container: str) -> Pod:
     spec: Object = next((item for item in pod["spec"]["containers"] if item["name"] == container), {})
     state: Object = next((item for item in status.get("containerStatuses") or [] if item["name"] == container), {})
     restarts = int(state.get("restartCount", 0))
-    in_force = state.get("resources")
+    in_force, evicted = state.get("resources"), _eviction(status, state)
     return Pod(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -195,8 +195,8 @@ def _pod(pod: Object, container: str) -> Pod:
         container_id=str(state.get("containerID", "")).partition("://")[2],
         started=_started(state),
         deaths=restarts,
-        death=_death(state, restarts, _ended_from(metadata)),
-        eviction=_eviction(status, state),
+        death=_death(state, restarts, _ended_from(metadata) or (evicted.at if evicted else None)),
+        eviction=evicted,
         guaranteed=status.get("qosClass") == "Guaranteed",
         ending="deletionTimestamp" in metadata or status.get("phase") in {"Succeeded", "Failed"},
         decision=(metadata.get("annotations") or {}).get(DECISION),

@@ -161,7 +161,7 @@ class Prometheus:
             return last
         self.calls += 1
         waits = self.source.timeout_seconds
-        if patience is not None and loop.time() - at < FRESH:
+        if patience is not None and loop.time() - at < FRESH + signal.lasts:
             waits = min(waits, patience)
         try:
             # The client's own limit is for each read: a source that sends a byte now and then would never end.

@@ -156,7 +156,7 @@ class Recorder:
                 name = _finding_name(policy, *key, "began")
                 again = key not in before
                 await self._event(policy, name, finding.reason, "Diagnose", kind, note, _micro(now), again=again)
-        for key in before.keys() - present.keys():
+        for key in before.keys() - {(item.reason, item.target) for item in found}:
             ended = before[key]
             note = f"{ended.target}: {ended.reason} is over."
             name = _finding_name(policy, *key, "ended")

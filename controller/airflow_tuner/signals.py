@@ -240,6 +240,7 @@ def _of_files(kind: str, offset: str = "") -> str:
 # The gauge comes late for a new file, whose own counter is there with its first parse.
 _NOW, _BEFORE = _of_files("count"), _of_files("count", " offset $rounds")
 _BUSY = '(sum({__name__=~"airflow_pool_running_slots_.+",$airflow}))[1d:5m]'
+_HANDED_OUT = 'min_over_time(airflow_executor_running_tasks{{executor{}"{}",$airflow}}[2m])'
 _STARTING = "timestamp(sum(rate(airflow_ti_start{$airflow}[2m])) > 0)[15m:15s]"
 
 
@@ -257,7 +258,9 @@ def pace(now: str = "10m", day: str = "1d", before: str = "6h", week: str = "2h"
     most = f"topk(3, {ended})"
     return {
         "dag_now": most,
-        "dag_day": f"max_over_time({past}[{day}:{now}] offset {before}) and on (dag_id) {most}",
+        # Only of a DAG that was there when that day began.
+        "dag_day": f"max_over_time({past}[{day}:{now}] offset {before}) and on (dag_id) {most}"
+        f" and on (dag_id) sum by (dag_id) ({_TASKS} offset {day})",
         "dag_week": f"max_over_time({past}[{week}:{now}] offset {back}) and on (dag_id) {most}",
         "dags_now": f"sum({ended})",
     }
@@ -271,7 +274,8 @@ RATES = {
     "started": _rate("airflow_ti_start"),
     "ended": _rate("airflow_task_duration_count", 'dag_id!="",$airflow'),
     "ended_seconds": _rate("airflow_task_duration_sum", 'dag_id!="",$airflow'),
-    "longest": 'max(airflow_task_duration{dag_id!="",quantile="0.99",$airflow})',
+    # The exporter forgets a quantile about ten minutes after the last task.
+    "longest": 'max_over_time((max(airflow_task_duration{dag_id!="",quantile="0.99",$airflow}))[1d:5m])',
     "critical": _rate("airflow_scheduler_critical_section_query_duration_count"),
     "critical_seconds": _rate("airflow_scheduler_critical_section_query_duration_sum"),
     "beats": "sum(increase(airflow_scheduler_heartbeat{$airflow}[3m]))",
@@ -290,9 +294,11 @@ most slots busy at once within a day (and of how many looks, five minutes apart)
 files, files that were parsed within the rounds, and the most seconds that a file was not parsed."""
 
 SIGNS = {
-    "handed_out_least": "max(min_over_time(airflow_executor_running_tasks{$airflow}[2m]))",
+    # Airflow 3 tells each of several executors apart, Airflow 2 none.
+    "handed_out_least": f"max({_HANDED_OUT.format('=~', '.*Celery.*')}) or max({_HANDED_OUT.format('=', '')})",
     "waiting_least": 'min_over_time((sum({__name__=~"airflow_pool_queued_slots_.+",$airflow}))[2m:15s])',
     "quiet": f"time() - max_over_time({_STARTING})",
+    "looks": "count_over_time((sum(rate(airflow_ti_start{$airflow}[2m])))[2m:15s])",
     "loops": _rate("airflow_scheduler_scheduler_loop_duration_count"),
     "loop_seconds": _rate("airflow_scheduler_scheduler_loop_duration_sum"),
     "import_errors": "max(min_over_time(airflow_dag_processing_import_errors{$airflow}[2m]))",
@@ -303,9 +309,9 @@ SIGNS = {
     **pace(),
 }
 """What each is: least tasks handed out and least that waited within two minutes, seconds since the last look that saw a
-task start in the two minutes before it, the scheduler's loops per second and their seconds, least errors of import in
-two minutes, triggers of a triggerer, most that one could take within three minutes, their heartbeats in three minutes,
-and how many tasks of the busiest DAGs ended."""
+task start in the two minutes before it, looks in two minutes that could tell, the scheduler's loops per second and
+their seconds, least errors of import in two minutes, triggers of a triggerer, most that one could take within three
+minutes, their heartbeats in three minutes, and how many tasks of the busiest DAGs ended."""
 
 
 AIRFLOW_RATES = Signal("rates", _apart(RATES), "as each is named", "slots and parsing are left alone")

@@ -218,8 +218,8 @@ def read(answers: Answers, line: str | None) -> Airflow:
         parsing=_parsing(gauges, rates, answers.get(signals.SLOWEST_FILES.name, ()), line),
         loop=rates["loop_seconds"] / rates["loops"] if rates.get("loops") and "loop_seconds" in rates else None,
         beats=rates["beats"],
-        # Gauges outlive their sender.
-        import_errors=_whole(rates.get("import_errors")) if rates.get("parses") else None,
+        # Gauges outlive their sender; between two rounds of parsing the age of the files still moves.
+        import_errors=_whole(rates.get("import_errors")) if rates.get("parses") or rates.get("files") else None,
         triggerer=_triggerer(rates) if rates.get("triggerer_beats") else None,
     )
 
@@ -282,7 +282,8 @@ def _whole(value: float | None) -> int | None:
 
 
 def _quiet(rates: Mapping[str, float]) -> float | None:
-    if "started" not in rates:
+    if "started" not in rates or rates.get("looks", 0) < LEAST / QUIET_STEP - 1:
+        # That nothing started is not known where starts themselves are not.
         return None
     # Each look is over the LEAST seconds before it, so that much earlier was the start that the last of them still saw.
     since = rates.get("quiet", QUIET_MOST)
@@ -310,8 +311,10 @@ def _pools(gauges: tuple[Series, ...]) -> tuple[Pool, ...]:
 
 
 def _largest(gauges: tuple[Series, ...], name: str) -> int | None:
-    found = [item.value for item in gauges if item.labels.get("__name__") == name]
-    return round(max(found)) if found else None
+    found = [item for item in gauges if item.labels.get("__name__") == name]
+    # Airflow 3 tells each of several executors apart.
+    celery = [item for item in found if "Celery" in item.labels.get("executor", "")]
+    return round(max(item.value for item in celery or found)) if found else None
 
 
 def _parsing(

@@ -93,6 +93,7 @@ class Scrapes:
             counted = self._increase(f"airflow_scheduler_{series}_duration_count", WINDOW) / WINDOW
             found |= {name if name == "critical" else "loops": counted}
             found[f"{name}_seconds"] = self._increase(f"airflow_scheduler_{series}_duration_sum", WINDOW) / WINDOW
+        found["looks"] = telemetry.LEAST / telemetry.QUIET_STEP
         starts = [self._sum("airflow_ti_start", page) for _, page in self._pages]
         for index in range(len(starts) - 1, 0, -1):
             # The sample before a start is in the two minutes before a look for that long.

@@ -86,7 +86,7 @@ def test_evicted_pods_are_the_nodes_shortage_for_an_hour() -> None:
     last = turn(spec(), observed(worker(pod("new"), *gone)))
     (finding,) = last.findings
     assert (finding.reason, finding.severity, finding.since) == (
-        "NodeMemoryPressure",
+        "PodsEvicted",
         Severity.CRITICAL,
         NOW - timedelta(hours=1),
     )

@@ -88,11 +88,11 @@ def test_what_a_container_does_while_airflow_starts_is_no_finding() -> None:
     assert len(held_back(scheduler(throttled(0.9, started=young - timedelta(seconds=1))))) == 1
 
 
-def test_workers_that_queue_lag_calls_cpu_bound_are_not_told_twice() -> None:
+def test_a_cpu_limit_that_holds_workers_back_is_told_whether_tasks_wait_or_not() -> None:
     held = throttled(0.4, "w", slots=slots(8), limit=2048)
     busy: dict[str, Any] = {"airflow": airflow(tasks(waiting=200, running=8)), "broker": ""}
     last = turn(slots_spec(), observed(worker(held, limit=2048, cpu_limit=1.0), **busy))
-    assert last.found == ["QueueLagHigh"]
+    assert last.found == ["QueueLagHigh", "CpuLimitThrottling"]
     assert "WorkersCpuBound" in last.findings[0].message
     calm: dict[str, Any] = {"airflow": airflow(tasks(running=8)), "broker": ""}
     (finding,) = held_back(worker(held, limit=2048, cpu_limit=1.0), policy=slots_spec(), **calm)

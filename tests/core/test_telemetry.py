@@ -210,11 +210,17 @@ def test_the_pace_of_a_dag_is_told_against_the_most_of_a_day_and_of_a_week_befor
 
 
 def test_the_last_start_of_a_task_is_known_to_a_quarter_of_an_hour() -> None:
-    assert tasks(rates={**RATES, "quiet": 0.0}).quiet == 0
-    assert tasks(rates={**RATES, "quiet": 15.0}).quiet == 0
-    assert tasks(rates={**RATES, "quiet": 30.0}).quiet == 150
-    assert tasks().quiet == 1020
-    assert tasks(rates=without("started")).quiet is None
+    known = {**RATES, "looks": 8.0}
+    assert tasks(rates={**known, "quiet": 0.0}).quiet == 0
+    assert tasks(rates={**known, "quiet": 15.0}).quiet == 0
+    assert tasks(rates={**known, "quiet": 30.0}).quiet == 150
+    assert tasks(rates=known).quiet == 1020
+    assert tasks(rates={**without("started"), "looks": 8.0}).quiet is None
+
+
+def test_that_nothing_starts_is_not_known_where_scrapes_are_too_rare_for_a_rate() -> None:
+    assert tasks(rates={**RATES, "quiet": 30.0}).quiet is None
+    assert tasks(rates={**RATES, "quiet": 30.0, "looks": 6.0}).quiet is None
 
 
 def test_the_least_of_two_minutes_is_absent_where_it_is_not_told() -> None:
@@ -231,7 +237,9 @@ def test_the_scheduler_its_triggerers_and_import_errors_are_read_and_absent_with
     found = read(rates=told)
     assert (found.loop, found.beats, found.import_errors) == (0.4, 36.0, 2)
     assert found.triggerer == telemetry.Triggerer(running=4, free=0)
-    old = read(rates={**told, "parses": 0.0, "triggerer_beats": 0.0, "loops": 0.0})
+    between = read(rates={**told, "parses": 0.0})
+    assert between.import_errors == 2, "between two rounds"
+    old = read(rates={**told, "parses": 0.0, "files": 0.0, "triggerer_beats": 0.0, "loops": 0.0})
     assert (old.loop, old.import_errors, old.triggerer) == (None, None, None)
     assert read().triggerer is None
 

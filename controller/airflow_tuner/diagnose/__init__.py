@@ -4,6 +4,7 @@ Each check is a small pure function in the room of its cause; a finding says wha
 the user can do.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -24,6 +25,8 @@ from airflow_tuner.diagnose import (
 )
 from airflow_tuner.diagnose.case import Case
 from airflow_tuner.model import Finding, Observation, Severity
+
+log = logging.getLogger("airflow_tuner")
 
 CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     ownership.another_policy_acts,  # is it ours to act
@@ -61,6 +64,15 @@ CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
 )
 
 
+def _asked(check: Callable[[Case], Iterator[Finding]], case: Case) -> tuple[Finding, ...]:
+    """What a check finds. A bug in one must stop neither the others nor the answer to a kill."""
+    try:
+        return tuple(check(case))
+    except Exception:
+        log.exception("the check %s failed", check.__name__)
+        return ()
+
+
 def diagnose(spec: api.Spec, seen: Observation, prior: api.Status) -> tuple[Finding, ...]:
     """The findings, worst first; `since` of one that was there before is kept."""
     case = Case(spec, seen, prior)
@@ -68,7 +80,7 @@ def diagnose(spec: api.Spec, seen: Observation, prior: api.Status) -> tuple[Find
     for old in prior.findings:
         since = datetime.fromisoformat(old.since)
         began[old.reason, old.target] = min(since, began.get((old.reason, old.target), since))
-    found = [finding for check in CHECKS for finding in check(case)]
+    found = [finding for check in CHECKS for finding in _asked(check, case)]
     order = list(Severity)
     return tuple(
         replace(finding, since=began.get((finding.reason, finding.target), finding.since))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from airflow_tuner import api, concurrency
 from airflow_tuner.autoscaler import INITIAL, OFF, VERTICAL, Autoscaler
 from airflow_tuner.diagnose.case import Case
-from airflow_tuner.model import Finding, Severity, Workload
+from airflow_tuner.model import Finding, Pod, Severity, Workload
 from airflow_tuner.sentence import counted, short
 
 
@@ -88,5 +88,13 @@ def _told(case: Case, workload: Workload, item: Autoscaler) -> tuple[Severity, s
 def _slots(workload: Workload, decided: int | None) -> set[int]:
     """Slots in force in the workers; where none runs, what a new one gets. Empty: not known."""
     pods = [pod for pod in workload.living if pod.running is not None]
-    found = {concurrency.in_force(pod, workload) for pod in pods} or {decided or workload.stated.concurrency}
+    found = {_most(pod, workload) for pod in pods} or {decided or workload.stated.concurrency}
     return set() if None in found else {number for number in found if number is not None}
+
+
+def _most(pod: Pod, workload: Workload) -> int | None:
+    """Slots of a worker. One whose pool grows and shrinks by itself has its largest size, whatever runs now."""
+    most, _, least = pod.environment.get(api.EnvName.AUTOSCALE, "").partition(",")
+    if pod.slots is not None and pod.slots.autoscaled and most.isdigit() and least.isdigit() and most != least:
+        return int(most)
+    return concurrency.in_force(pod, workload)

@@ -21,6 +21,10 @@ class Case:
             if decide.bounds_of(self.spec, workload.component, workload.target, workload.name):
                 yield workload
 
+    def told_before(self, reason: str, target: str) -> bool:
+        """Whether the last turn had this finding."""
+        return any((item.reason, item.target) == (reason, target) for item in self.prior.findings)
+
     def items(self) -> Iterator[decide.Item]:
         """The targets of the policy, with their past."""
         for workload in self.seen.workloads:

@@ -26,6 +26,9 @@ SOON = timedelta(hours=12)
 
 TWO_DAYS = timedelta(days=2)
 
+LONGEST = 1e6
+"""Hours beyond which nobody counts."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Rise:
@@ -45,7 +48,7 @@ class _Rise:
         """Time until its largest memory reaches the limit at that pace; `None` where there is no limit."""
         if self.limit is None:
             return None
-        return timedelta(hours=max(0.0, (self.limit - self.held) / self.pace))
+        return timedelta(hours=min(LONGEST, max(0.0, (self.limit - self.held) / self.pace)))
 
 
 def memory_leak_suspected(case: Case) -> Iterator[Finding]:

@@ -4,6 +4,7 @@ All before anybody has died of it.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from airflow_tuner import api, concurrency, decide, quantity, steps
@@ -49,7 +50,12 @@ def concurrency_exceeds_memory(case: Case) -> Iterator[Finding]:
             continue
         pods = [(pod, slots) for pod in _limited(item) if (slots := concurrency.in_force(pod, workload))]
         law = _law(item, pods, case.seen.line)
-        tight = [(pod, slots) for pod, slots in pods if law.need(slots) > _limit(pod)]
+        tight = _tight(law, pods)
+        known = law.tail > steps.PROBE_SPIKE and case.told_before("ConcurrencyExceedsMemory", workload.target)
+        if not tight and not law.measured and known:
+            # While workers idle no slot can be measured: the day's largest stands until it is past.
+            law = replace(law, tail=law.tail + steps.PROBE_SPIKE)
+            tight = _tight(law, pods)
         if tight:
             pod, slots = max(tight, key=lambda one: law.need(one[1]) - _limit(one[0]))
             limit = _limit(pod)
@@ -64,6 +70,11 @@ def concurrency_exceeds_memory(case: Case) -> Iterator[Finding]:
                 f"{_upon_kill(item, limit, slots)}",
                 case.seen.at,
             )
+
+
+def _tight(law: Footprint, pods: Sequence[tuple[Pod, int]]) -> list[tuple[Pod, int]]:
+    """Those whose slots do not fit."""
+    return [(pod, slots) for pod, slots in pods if law.need(slots) > _limit(pod)]
 
 
 def page_cache_not_demand(case: Case) -> Iterator[Finding]:
@@ -144,10 +155,22 @@ def memory_overprovisioned(case: Case) -> Iterator[Finding]:
                 workload.target,
                 f"{counted(len(held), 'pod', 'pods')} of {short(workload.label)} held at most "
                 f"{readable(int(max(held)))} within a day, page cache not counted: {readable(enough)} would do. The "
-                f"request is {readable(request)}, the limit {readable(limit) if limit else 'none'}. {freed} The "
-                "operator lowers no memory: set less in the template, if a week's peaks leave room for it.",
+                f"request is {readable(request)}, the limit {readable(limit) if limit else 'none'}. {freed} "
+                f"{_given(item)}",
                 now,
             )
+
+
+def _given(item: decide.Item) -> str:
+    """Whose the memory is, and how less of it is had."""
+    if item.before.memory == item.workload.template:
+        return "The operator lowers no memory: set less in the template, if a week's peaks leave room for it."
+    limit = item.workload.template.limit
+    template = "" if limit is None else f" from a limit of {readable(limit)}"
+    return (
+        f"The operator has raised it{template}, and lowers no memory: a lower memory.max takes it back, if a week's "
+        "peaks leave room for that."
+    )
 
 
 def _day(pod: Pod, now: datetime) -> float | None:
@@ -204,7 +227,8 @@ def _upon_kill(item: decide.Item, limit: int, slots: int | None = None) -> str:
     if steps.beyond(item.bounds, item.workload):
         return f"The operator leaves it alone: its template is above memory.max = {most}."
     if item.spec.mode is api.Mode.RECOMMEND:
-        return "In mode Recommend the operator changes nothing."
+        left = f"The operator leaves it to the {short(item.ruled_by)}, and answers no kill of it."
+        return left if item.ruled_by else "In mode Recommend the operator changes nothing."
     entry = item.spec.worker(item.workload.target, item.workload.name) if item.workload.component == "worker" else None
     bounds = None if entry is None else entry.concurrency
     untuned = " The slots are not tuned: the policy names no concurrency." if entry is not None and not bounds else ""

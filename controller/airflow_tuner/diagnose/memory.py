@@ -27,7 +27,7 @@ def evicted(case: Case) -> Iterator[Finding]:
         if gone:
             name, last = max(gone.items(), key=lambda one: one[1].at)
             yield Finding(
-                "NodeMemoryPressure",
+                "PodsEvicted",
                 Severity.CRITICAL,
                 workload.target,
                 f"{counted(len(gone), 'pod', 'pods')} of {short(workload.label)} evicted within the hour, the last, "

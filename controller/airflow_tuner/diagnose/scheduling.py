@@ -25,6 +25,8 @@ BEATS = 36
 BEATS_SHARE = 0.5
 """Below this share of them they are late."""
 
+PACE = "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC"
+
 SETTLED = timedelta(seconds=600)
 """A scheduler that has run for less may still be busy with its start, which the rates hold for five minutes."""
 
@@ -114,7 +116,7 @@ def scheduler_slow(case: Case) -> Iterator[Finding]:
                 seen.at,
             )
         return
-    late = _late(case, pods)
+    late = _late(case, pods, own_pace=any(PACE in item.names for item in schedulers))
     if late:
         yield Finding(
             "SchedulerUnderResourced",
@@ -126,14 +128,17 @@ def scheduler_slow(case: Case) -> Iterator[Finding]:
         )
 
 
-def _late(case: Case, pods: list[Pod]) -> str:
-    """What of the schedulers is late, as a clause; empty where nothing is, or where one has just begun."""
+def _late(case: Case, pods: list[Pod], *, own_pace: bool) -> str:
+    """What of the schedulers is late, as a clause; empty where nothing is, or where one has just begun.
+
+    `own_pace`: how often they beat is set by the user.
+    """
     if not all(pod.started is not None and case.seen.at - pod.started >= SETTLED for pod in pods):
         return ""
     loop, beats, usual = case.seen.airflow.loop, case.seen.airflow.beats, BEATS * len(pods)
     if loop is not None and loop > LOOP_SLOW:
         return f"The scheduler's loop takes {loop:.1f} s on average (usually less than one)"
-    if beats is not None and beats < BEATS_SHARE * usual:
+    if not own_pace and beats is not None and beats < BEATS_SHARE * usual:
         return f"The scheduler beat {beats:.0f} times in three minutes instead of {usual}"
     return ""
 
