@@ -208,6 +208,16 @@ def test_findings_that_the_status_has_no_room_for_do_not_begin_anew_with_every_t
     assert [(event.get("series") or {}).get("count", 1) for event in desk.events()] == [1] * 20
 
 
+def test_a_finding_that_worse_ones_push_out_of_the_status_is_not_called_over(desk: Desk) -> None:
+    found = tuple(finding(target=f"worker/set{number}") for number in range(21))
+
+    async def tell(recorder: Recorder, policy: Object) -> None:
+        await recorder.tell_findings(policy, status(*found[1:]), found, NOW, first=False)
+
+    desk.write(tell)
+    assert [event["reason"] for event in desk.events()] == ["OutOfMemory"]
+
+
 def test_names_and_notes_of_any_length_are_told(airflow: PlayedAirflow) -> None:
     name = f"{'long.' * 50}ab"
     assert len(name) == 252

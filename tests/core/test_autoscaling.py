@@ -87,6 +87,11 @@ def other(last: Turn, reason: str = "AnotherAutoscaler") -> list[Finding]:
 # How they are read.
 
 
+def test_one_that_cannot_be_understood_hides_no_other() -> None:
+    assert one(verticals=({"metadata": {}}, vertical(), {"spec": 3})).kind == "VerticalPodAutoscaler"
+    assert one(horizontals=({"metadata": {"name": "odd"}}, horizontal())).kind == "HorizontalPodAutoscaler"
+
+
 def test_a_horizontal_one_is_told_by_what_it_goes_by() -> None:
     for metric in (by("cpu"), by("memory", "AverageValue"), {"type": "External", "external": {}}):
         assert not one(horizontals=(horizontal(metric),)).by_memory
@@ -335,6 +340,17 @@ def test_keda_in_step_or_workers_of_unknown_slots_are_no_finding() -> None:
     assert out_of_step(8, query="SELECT COUNT(*) FROM task_instance") == []
     unknown = observed(worker(pod()), autoscalers=(one(scaled=(keda(),)),))
     assert other(turn(spec(), unknown), "KedaOutOfStep") == []
+
+
+def test_of_workers_that_grow_and_shrink_by_themselves_the_largest_size_counts() -> None:
+    def found(number: int, text: str) -> list[Finding]:
+        item = pod(limit=4096, slots=slots(number, 0), environment={"AIRFLOW__CELERY__WORKER_AUTOSCALE": text})
+        world = observed(worker(item, limit=4096), autoscalers=(one(scaled=(keda(),)),), broker="")
+        return other(turn(slots_spec(), world), "KedaOutOfStep")
+
+    assert found(9, "16,4") == []
+    (finding,) = found(10, "2,2")
+    assert "and 10 slots are in force" in finding.message
 
 
 def test_where_no_worker_runs_what_a_new_one_gets_counts() -> None:

@@ -1,12 +1,15 @@
 """Findings: what is wrong, worst first, in sentences with numbers."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from airflow_tuner import diagnose as checks
 from airflow_tuner.diagnose import diagnose
-from airflow_tuner.model import Eviction, MetricsState, Severity
+from airflow_tuner.diagnose.case import Case
+from airflow_tuner.model import Eviction, Finding, MetricsState, Severity
 from core.worlds import NOW, applied, observed, pod, scheduler, spec, turn, usage, worker
 
 SECOND = timedelta(seconds=1)
@@ -162,6 +165,16 @@ def test_pods_born_from_a_template_that_was_just_changed_blame_nobody() -> None:
     born = pod("born", created=NOW + 30 * SECOND)
     seen = observed(worker(born, requests={"memory": "512Mi", "cpu": "1"}), at=NOW + 60 * SECOND)
     assert turn(spec(), seen, last.status).found == ["TemplateChanged"]
+
+
+def test_a_bug_in_one_check_stops_neither_the_others_nor_the_answer_to_a_kill(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(case: Case) -> Iterator[Finding]:
+        raise ZeroDivisionError(case.seen.at)
+
+    monkeypatch.setattr(checks, "CHECKS", (broken, *checks.CHECKS))
+    last = turn(spec(), observed(worker(pod(died=NOW))))
+    assert last.found == ["OutOfMemory"]
+    assert last.reasons == ["OutOfMemory"]
 
 
 def test_findings_come_worst_first_and_keep_when_they_began() -> None:

@@ -50,6 +50,10 @@ def test_a_leak_is_told_with_its_pace_and_the_time_that_is_left() -> None:
     )
 
 
+def test_a_limit_beyond_all_measure_is_no_error() -> None:
+    assert leaks(scheduler(rising(1.01, limit=2**40))) == []
+
+
 def test_the_weakest_leak_that_is_told_fills_the_limit_within_a_week() -> None:
     week = (1024 - 500) / (7 * 24)
     (finding,) = leaks(scheduler(rising(week + 0.01)))

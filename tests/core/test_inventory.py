@@ -394,6 +394,19 @@ def test_an_evicted_pod_says_when_and_why_its_node_ended_it() -> None:
     assert one_pod(phase="Failed", reason="Evicted", message=LOW, state=terminated).eviction == Eviction(AT, LOW)
 
 
+def test_a_container_that_ended_with_its_eviction_did_not_reach_its_limit() -> None:
+    told = {"reason": "OOMKilled", "exitCode": 137, "finishedAt": "2026-11-24T12:00:10Z"}
+    gone = one_pod(
+        phase="Failed", reason="Evicted", message=LOW, conditions=[ENDED], state={"state": {"terminated": told}}
+    )
+    assert (gone.eviction, gone.death) == (Eviction(AT, LOW), None)
+    before = {**told, "finishedAt": "2026-11-24T11:59:00Z"}
+    killed = one_pod(
+        phase="Failed", reason="Evicted", message=LOW, conditions=[ENDED], state={"state": {"terminated": before}}
+    )
+    assert killed.death is not None
+
+
 def test_an_eviction_for_another_reason_or_at_no_known_time_is_none_for_memory() -> None:
     disk = LOW.replace("memory", "ephemeral-storage")
     assert one_pod(phase="Failed", reason="Evicted", message=disk, conditions=[ENDED]).eviction is None

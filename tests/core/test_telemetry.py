@@ -108,6 +108,11 @@ def test_the_executors_two_copies_are_not_added_up() -> None:
     assert (tasks().open_slots, tasks().handed_out, tasks().parallelism) == (3, 29, 32)
 
 
+def test_of_several_executors_celerys_numbers_count() -> None:
+    found = tasks(gauges=(*GAUGES, gauge("executor_running_tasks", 400, executor="KubernetesExecutor")))
+    assert found.handed_out == 29
+
+
 def test_a_backlog_is_what_waits_in_pools_and_queues_not_what_the_executor_says() -> None:
     found = tasks()
     assert (found.waiting_in(None), found.waiting_in(["default"]), found.waiting_in(["heavy"])) == (29, 29, 0)
