@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from airflow_tuner import autoscaler
 from airflow_tuner.autoscaler import Autoscaler
 from airflow_tuner.cluster import Cluster, NotFound, Object, path
-from airflow_tuner.errors import TunerError
+from airflow_tuner.errors import Refused, TunerError
 
 EVERY = timedelta(minutes=5)
 """Between two looks at a namespace."""
@@ -38,19 +38,24 @@ class Autoscalers:
         at, known = self._known.get(namespace, (None, ()))
         if at is not None and timedelta() <= now - at < EVERY:
             return known
+        missed: set[str] = set()
         try:
             # The first look of all may take what the API client takes: nothing is known that could do instead.
             async with asyncio.timeout(PATIENCE if at is not None else None):
-                found = await asyncio.gather(*(self._list(group, plural, namespace) for group, plural in KINDS))
+                found = await asyncio.gather(*(self._list(group, plural, namespace, missed) for group, plural in KINDS))
         except TimeoutError:
             log.info("namespace %s: its autoscalers are taken to be as they were: no answer in time", namespace)
             return known
         read = autoscaler.read(*found)
-        self._known[namespace] = now, read
+        # Where the API server did not answer, it is asked again at once.
+        self._known[namespace] = (at or now - EVERY) if missed else now, read
         return read
 
-    async def _list(self, group: str, plural: str, namespace: str) -> list[Object]:
-        """All of one kind; none where there is no such kind. What cannot be read now is as it was."""
+    async def _list(self, group: str, plural: str, namespace: str, missed: set[str]) -> list[Object]:
+        """All of one kind; none where there is no such kind. What cannot be read now is as it was.
+
+        `missed` gets the kinds that the API server did not answer about.
+        """
         key = (namespace, plural)
         try:
             self._lists[key] = await self._cluster.list(path(group, plural, namespace), {})
@@ -60,6 +65,8 @@ class Autoscalers:
             if key not in self._told:
                 log.info("namespace %s: %s cannot be read: %s", namespace, plural, error)
             self._told.add(key)
+            if not isinstance(error, Refused):
+                missed.add(plural)
         else:
             self._told.discard(key)
         return self._lists.get(key, [])

@@ -241,6 +241,8 @@ def _of_files(kind: str, offset: str = "") -> str:
 _NOW, _BEFORE = _of_files("count"), _of_files("count", " offset $rounds")
 _BUSY = '(sum({__name__=~"airflow_pool_running_slots_.+",$airflow}))[1d:5m]'
 _HANDED_OUT = 'min_over_time(airflow_executor_running_tasks{{executor{}"{}",$airflow}}[2m])'
+# The exporter forgets a quantile about ten minutes after the last task.
+_LONGEST = '(max(airflow_task_duration{dag_id!="",quantile="0.99",$airflow}))'
 _STARTING = "timestamp(sum(rate(airflow_ti_start{$airflow}[2m])) > 0)[15m:15s]"
 
 
@@ -274,8 +276,7 @@ RATES = {
     "started": _rate("airflow_ti_start"),
     "ended": _rate("airflow_task_duration_count", 'dag_id!="",$airflow'),
     "ended_seconds": _rate("airflow_task_duration_sum", 'dag_id!="",$airflow'),
-    # The exporter forgets a quantile about ten minutes after the last task.
-    "longest": 'max_over_time((max(airflow_task_duration{dag_id!="",quantile="0.99",$airflow}))[1d:5m])',
+    "longest": f'max(max_over_time({_LONGEST}[1d:5m]) or label_replace({_LONGEST},"of","now","",""))',
     "critical": _rate("airflow_scheduler_critical_section_query_duration_count"),
     "critical_seconds": _rate("airflow_scheduler_critical_section_query_duration_sum"),
     "beats": "sum(increase(airflow_scheduler_heartbeat{$airflow}[3m]))",
@@ -288,10 +289,10 @@ RATES = {
     "parsed": f"count(({_NOW} unless on (file) {_BEFORE}) or ({_NOW} > on (file) {_BEFORE}))",
     "oldest": f"max(max_over_time({_PARSED}[$rounds]) and {_LIVING})",
 }
-"""What each is: tasks started and ended per second, seconds of the ended ones per second, the longest task (99 %),
-runs of the scheduler's critical query per second and their seconds, heartbeats of three minutes, their count 30 s ago,
-most slots busy at once within a day (and of how many looks, five minutes apart), parses per second and their seconds,
-files, files that were parsed within the rounds, and the most seconds that a file was not parsed."""
+"""What each is: tasks started and ended per second, seconds of the ended ones per second, the longest task of a day
+(99 %), runs of the scheduler's critical query per second and their seconds, heartbeats of three minutes, their count
+30 s ago, most slots busy at once within a day (and of how many looks, five minutes apart), parses per second and their
+seconds, files, files that were parsed within the rounds, and the most seconds that a file was not parsed."""
 
 SIGNS = {
     # Airflow 3 tells each of several executors apart, Airflow 2 none.
