@@ -23,7 +23,9 @@ APPEARS, ENDS = 180.0, 240.0
 """Seconds that a finding is waited for, and that all are given to end."""
 HEALTHY_SECONDS = 150.0
 
+# Airflow skips a file that names neither.
 BROKEN = """\
+# airflow, dag
 import a_module_that_nobody_has
 """
 
