@@ -19,7 +19,7 @@ from testbed.telling import say
 
 DAG, SMALL = "short_tasks", "short_tasks_small_pool"
 POLL = 1.0
-APPEARS, ENDS = 180.0, 240.0
+APPEARS, ENDS = 300.0, 120.0
 """Seconds that a finding is waited for, and that all are given to end."""
 HEALTHY_SECONDS = 150.0
 
