@@ -26,6 +26,10 @@ HELD_LONGER = 1.0
 DATABASE_SLOW = 1.0
 """Seconds of the scheduler's critical query, usually milliseconds, from which the database holds tasks back."""
 
+WAITING = 0.5
+"""Cores of a scheduler below which it waits rather than computes: one that computes takes a core (measured with the
+database locked: 0.014)."""
+
 CPU_BOUND = "WorkersCpuBound"
 """The word for that CPU is what the workers lack."""
 
@@ -110,9 +114,9 @@ def other_cause(
     workload: Workload, pods: Sequence[Pod], found: Flow, tasks: Tasks, schedulers: Sequence[Workload] = ()
 ) -> tuple[str, str] | None:
     """What but the slots holds tasks back, in the order a person would look: (a word, a sentence)."""
-    slow = tasks.critical is not None and tasks.critical > DATABASE_SLOW
-    if slow and cpu_short(workload, pods) is None:
-        return _scheduling_slow(tasks.critical or 0, scheduler_short(schedulers))
+    slow = database_wait(tasks, schedulers)
+    if slow is not None and cpu_short(workload, pods) is None:
+        return _scheduling_slow(slow, scheduler_short(schedulers))
     if found.running < BUSY_SHARE * found.slots:
         return (
             "WorkersIdle",
@@ -131,8 +135,21 @@ def scheduler_short(schedulers: Sequence[Workload]) -> str | None:
     return None
 
 
-def _scheduling_slow(critical: float, short_of: str | None) -> tuple[str, str]:
-    query = f"The scheduler's critical query takes {critical:.1f} s (usually milliseconds)"
+def database_wait(tasks: Tasks, schedulers: Sequence[Workload]) -> str | None:
+    """What of the scheduler waits for the database, as a clause; `None`: nothing does, as far as is known."""
+    if tasks.critical is not None and tasks.critical > DATABASE_SLOW:
+        return f"The scheduler's critical query takes {tasks.critical:.1f} s on average (usually milliseconds)"
+    cores = [pod.usage.cpu.value for item in schedulers for pod in item.living if pod.usage.cpu is not None]
+    waits = bool(cores) and max(cores) < WAITING
+    if waits and tasks.section is not None and tasks.section > DATABASE_SLOW:
+        return (
+            f"The scheduler's critical section takes {tasks.section:.1f} s on average (usually milliseconds) at "
+            f"{max(cores):.2f} cores, so it waits, as for a lock"
+        )
+    return None
+
+
+def _scheduling_slow(query: str, short_of: str | None) -> tuple[str, str]:
     if short_of is not None:
         told = f"{query} and its CPU is short: {short_of}. More slots would give it more to do."
         return "SchedulerUnderResourced", told

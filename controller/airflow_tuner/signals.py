@@ -279,6 +279,8 @@ RATES = {
     "longest": f'max(max_over_time({_LONGEST}[1d:5m]) or label_replace({_LONGEST},"of","now","",""))',
     "critical": _rate("airflow_scheduler_critical_section_query_duration_count"),
     "critical_seconds": _rate("airflow_scheduler_critical_section_query_duration_sum"),
+    "sections": _rate("airflow_scheduler_critical_section_duration_count"),
+    "section_seconds": _rate("airflow_scheduler_critical_section_duration_sum"),
     "beats": "sum(increase(airflow_scheduler_heartbeat{$airflow}[3m]))",
     "known": "max(airflow_scheduler_heartbeat{$airflow} offset 30s)",
     "busy_day": f"max_over_time({_BUSY})",
@@ -290,9 +292,10 @@ RATES = {
     "oldest": f"max(max_over_time({_PARSED}[$rounds]) and {_LIVING})",
 }
 """What each is: tasks started and ended per second, seconds of the ended ones per second, the longest task of a day
-(99 %), runs of the scheduler's critical query per second and their seconds, heartbeats of three minutes, their count
-30 s ago, most slots busy at once within a day (and of how many looks, five minutes apart), parses per second and their
-seconds, files, files that were parsed within the rounds, and the most seconds that a file was not parsed."""
+(99 %), runs per second of the scheduler's critical query and of its whole critical section, with their seconds,
+heartbeats of three minutes, their count 30 s ago, most slots busy at once within a day (and of how many looks, five
+minutes apart), parses per second and their seconds, files, files that were parsed within the rounds, and the most
+seconds that a file was not parsed."""
 
 SIGNS = {
     # Airflow 3 tells each of several executors apart, Airflow 2 none.

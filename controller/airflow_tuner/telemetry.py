@@ -85,6 +85,8 @@ class Tasks:
     """Seconds; 99 % are shorter."""
     critical: float | None = None
     """Mean seconds of the scheduler's critical query."""
+    section: float | None = None
+    """Mean seconds of its whole critical section, in which it also waits for locks."""
     busy_day: int | None = None
     """Most slots busy at once within a whole day."""
     handed_out_least: int | None = None
@@ -240,7 +242,7 @@ def _tasks(gauges: tuple[Series, ...], queues: tuple[Series, ...], rates: Mappin
         kind = item.labels.get("signal") or item.labels.get("__name__", "")
         by_queue.setdefault(kind, {})[item.labels.get("queue", "")] = round(item.value)
     ended, whole_day = rates.get("ended", 0), rates.get("busy_day_samples", 0) >= DAY_SAMPLES
-    critical = rates.get("critical", 0)
+    critical, sections = rates.get("critical", 0), rates.get("sections", 0)
     return Tasks(
         pools=_pools(gauges),
         queued=by_queue["airflow_ti_queued"],
@@ -251,6 +253,7 @@ def _tasks(gauges: tuple[Series, ...], queues: tuple[Series, ...], rates: Mappin
         duration=rates["ended_seconds"] / ended if ended > 0 and "ended_seconds" in rates else None,
         longest=rates.get("longest"),
         critical=rates["critical_seconds"] / critical if critical > 0 and "critical_seconds" in rates else None,
+        section=rates["section_seconds"] / sections if sections > 0 and "section_seconds" in rates else None,
         busy_day=round(rates["busy_day"]) if whole_day and "busy_day" in rates else None,
         handed_out_least=_whole(rates.get("handed_out_least")),
         waiting_least=_whole(rates.get("waiting_least")),

@@ -173,11 +173,27 @@ def test_a_slow_database_is_told_about_the_scheduler_and_brings_no_slots() -> No
     assert finding is not None
     assert (finding.severity, finding.target) == (Severity.WARNING, "scheduler")
     assert finding.message.startswith(
-        "The scheduler's critical query takes 1.5 s on average (usually milliseconds) while"
+        "The scheduler's critical query takes 1.5 s on average (usually milliseconds), and its CPU is not short: the"
     )
     assert found(last, "SchedulerUnderResourced") is None
     assert last.reasons == []
     assert found(scheduled(1.0), "DatabaseSlow") is None
+
+
+def test_a_lock_shows_in_the_section_alone_and_only_where_the_scheduler_does_not_compute() -> None:
+    def locked(cores: float, section: float) -> Turn:
+        seen = crowded(critical=0.003, section=section)
+        one = pod("s", started=OLD, usage=usage(cpu=cores))
+        return turn(slots_spec(), replace(seen, workloads=(*seen.workloads, scheduler(one))))
+
+    finding = found(locked(0.02, 2.3), "DatabaseSlow")
+    assert finding is not None
+    assert (
+        "critical section takes 2.3 s on average (usually milliseconds) at 0.02 cores, so it waits" in finding.message
+    )
+    assert locked(0.02, 2.3).reasons == []
+    assert found(locked(0.02, 1.0), "DatabaseSlow") is None
+    assert found(locked(0.5, 2.3), "DatabaseSlow") is None
 
 
 @pytest.mark.parametrize("slow", [{"loop": 5.1}, {"beats": 17}])

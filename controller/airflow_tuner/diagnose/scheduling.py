@@ -103,16 +103,15 @@ def scheduler_slow(case: Case) -> Iterator[Finding]:
         # Without its CPU neither can be told from the other.
         return
     short_of = lag.scheduler_short(schedulers)
-    critical = seen.airflow.tasks.critical
+    slow = lag.database_wait(seen.airflow.tasks, schedulers)
     if short_of is None:
-        if critical is not None and critical > lag.DATABASE_SLOW:
+        if slow is not None:
             yield Finding(
                 "DatabaseSlow",
                 Severity.WARNING,
                 "scheduler",
-                f"The scheduler's critical query takes {critical:.1f} s on average (usually milliseconds) while its "
-                "CPU is not short: the metadata database is slow. Slots are not raised. Look at its CPU, locks, "
-                "connections and the size of its tables; `airflow db clean` removes old rows.",
+                f"{slow}, and its CPU is not short: the metadata database is slow. Slots are not raised. Look at its "
+                "CPU, locks, connections and the size of its tables; `airflow db clean` removes old rows.",
                 seen.at,
             )
         return
