@@ -267,6 +267,8 @@ airflow_task_duration_sum{dag_id="short_tasks",task_id="work"} 64.890361
 airflow_task_duration_count{dag_id="short_tasks",task_id="work"} 21
 airflow_scheduler_critical_section_query_duration_sum 0.12026141800000001
 airflow_scheduler_critical_section_query_duration_count 53
+airflow_scheduler_critical_section_duration_sum 0.544398663
+airflow_scheduler_critical_section_duration_count 92
 airflow_scheduler_scheduler_loop_duration_sum 15.9
 airflow_scheduler_scheduler_loop_duration_count 53
 airflow_triggerer_heartbeat 14
@@ -313,6 +315,8 @@ airflow_task_duration_sum{dag_id="short_tasks",task_id="work"} 73.272266127
 airflow_task_duration_count{dag_id="short_tasks",task_id="work"} 24
 airflow_scheduler_critical_section_query_duration_sum 0.11982793500000002
 airflow_scheduler_critical_section_query_duration_count 43
+airflow_scheduler_critical_section_duration_sum 0.544398663
+airflow_scheduler_critical_section_duration_count 92
 airflow_scheduler_scheduler_loop_duration_sum 8.6
 airflow_scheduler_scheduler_loop_duration_count 43
 airflow_triggerer_heartbeat 14

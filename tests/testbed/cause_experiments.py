@@ -145,9 +145,9 @@ def causes() -> str:
     for line in LINES:
         with _looked_at(line) as real:
             rows.append(_healthy(real, line.version))
-            chosen = os.environ.get("CAUSE", "")
+            chosen = os.environ.get("CAUSES", "").split(",")
             for cause in CAUSES:
-                if chosen in cause.wanted:
+                if any(word in cause.wanted for word in chosen):
                     rows.append(_row(real, line.version, cause))
                     say(rows[-1])
     head = "| Airflow | cause | right finding after (s) | also found meanwhile | over after (s) |"
