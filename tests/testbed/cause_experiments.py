@@ -116,17 +116,6 @@ def big_task(real: RealAirflow) -> Callable[[], None]:
     return lambda: real.airflow.end_run(demo.DAG, run)
 
 
-def dead_worker(real: RealAirflow) -> Callable[[], None]:
-    """The worker is killed with SIGKILL, all of it, while its slots are busy and more tasks wait."""
-    run = real.airflow.trigger(DAG, {"count": 40, "seconds": 60})
-    (pod,) = real.airflow.pods("worker")
-    identity = pod["status"]["containerStatuses"][0]["containerID"]
-    time.sleep(30)
-    for pid in sorted(cgroups.processes(identity)):
-        os.kill(pid, signal.SIGKILL)
-    return lambda: real.airflow.end_run(DAG, run)
-
-
 CAUSES = (
     Cause("60 tasks of 10 s on two slots", "QueueLagHigh/SlotsExhausted", few_slots),
     Cause("a pool of one slot", "QueueLagHigh/PoolExhausted", small_pool),
@@ -135,7 +124,6 @@ CAUSES = (
     Cause("the scheduler stopped (SIGSTOP)", "SchedulerDown", stopped_scheduler),
     Cause("the database locked 8 s of every 10", "DatabaseSlow", slow_database),
     Cause("a task larger than the limit", "OutOfMemory", big_task),
-    Cause("the worker killed with tasks in it", "StrandedTasks", dead_worker),
 )
 
 
