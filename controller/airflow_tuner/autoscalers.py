@@ -34,7 +34,7 @@ class Autoscalers:
         self._told: set[tuple[str, str]] = set()
 
     async def of(self, namespace: str, now: datetime) -> tuple[Autoscaler, ...]:
-        """The autoscalers as they were at most five minutes ago. It never raises: what may not be read is not there."""
+        """The autoscalers as they were at most five minutes ago. It never raises: what cannot be read is as it was."""
         at, known = self._known.get(namespace, (None, ()))
         if at is not None and timedelta() <= now - at < EVERY:
             return known

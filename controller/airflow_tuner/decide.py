@@ -46,7 +46,7 @@ def decide(spec: api.Spec, seen: Observation, prior: api.Status, *, identity: st
     return Decision(tuple(targets), () if held else _released(spec, seen, prior, targets, identity))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Item:
     """One target with all that its decision looks at."""
 
@@ -61,12 +61,12 @@ class Item:
     ruled_by: str = ""
     """The autoscaler that this target is left to, though the mode is Enforce."""
 
-    @property
+    @functools.cached_property
     def slots(self) -> concurrency.Assessment:
         """What is to be said about its slots."""
         return concurrency.assess(self.spec, self.bounds, self.workload, self.past, self.before, self.seen)
 
-    @property
+    @functools.cached_property
     def parsing(self) -> parsing.Assessment:
         """What is to be said about how it parses."""
         return parsing.assess(self.spec, self.workload, self.past, self.before, self.seen)

@@ -28,7 +28,7 @@ def another_autoscaler(case: Case) -> Iterator[Finding]:
 
 def keda_out_of_step(case: Case) -> Iterator[Finding]:
     """KEDA counts with another number of slots than the workers have."""
-    for item in case.items():
+    for item in case.items:
         workload = item.workload
         if workload.component != "worker":
             continue

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from airflow_tuner import api, decide
 from airflow_tuner.model import Observation, Workload
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Case:
     """One look at one Airflow, with its policy and what is remembered of it."""
 
@@ -25,12 +26,18 @@ class Case:
         """Whether the last turn had this finding."""
         return any((item.reason, item.target) == (reason, target) for item in self.prior.findings)
 
-    def items(self) -> Iterator[decide.Item]:
-        """The targets of the policy, with their past."""
-        for workload in self.seen.workloads:
-            bounds = decide.bounds_of(self.spec, workload.component, workload.target, workload.name)
-            if bounds is not None:
-                yield decide.item_of(self.spec, bounds, workload, self.seen, self.prior)
+    @cached_property
+    def items(self) -> tuple[decide.Item, ...]:
+        """The targets of the policy, with their past. Many checks ask: each is assessed once."""
+        bounded = (
+            (workload, decide.bounds_of(self.spec, workload.component, workload.target, workload.name))
+            for workload in self.seen.workloads
+        )
+        return tuple(
+            decide.item_of(self.spec, bounds, workload, self.seen, self.prior)
+            for workload, bounds in bounded
+            if bounds is not None
+        )
 
 
 def is_based_on(entry: api.Tuned, workload: Workload) -> bool:

@@ -53,7 +53,7 @@ class _Rise:
 
 def memory_leak_suspected(case: Case) -> Iterator[Finding]:
     """Anonymous memory that rises evenly, window by window, towards the limit."""
-    for item in case.items():
+    for item in case.items:
         rises = [rise for pod in item.workload.living if (rise := _rise(item, pod, case.seen.at)) is not None]
         if rises:
             worst = min(rises, key=lambda rise: timedelta.max if rise.left is None else rise.left)

@@ -43,7 +43,7 @@ ANSWERED = timedelta(days=7)
 
 def concurrency_exceeds_memory(case: Case) -> Iterator[Finding]:
     """A worker's slots, were all of them busy, need more memory than its limit."""
-    for item in case.items():
+    for item in case.items:
         workload = item.workload
         # What a slot takes differs by Airflow line: where that is not known, nothing is claimed.
         if workload.component != "worker" or case.seen.line is None:
@@ -79,7 +79,7 @@ def _tight(law: Footprint, pods: Sequence[tuple[Pod, int]]) -> list[tuple[Pod, i
 
 def page_cache_not_demand(case: Case) -> Iterator[Finding]:
     """The working set is near the limit, and what is held is not: the difference is page cache."""
-    for item in case.items():
+    for item in case.items:
         full = []
         for pod in _limited(item):
             usage, limit = pod.usage, _limit(pod)
@@ -105,7 +105,7 @@ def page_cache_not_demand(case: Case) -> Iterator[Finding]:
 
 def memory_headroom_low(case: Case) -> Iterator[Finding]:
     """Anonymous memory came near the limit, and nobody was killed yet."""
-    for item in case.items():
+    for item in case.items:
         if memory.killed(item.workload, case.seen.at):
             continue
         tight = [(held / _limit(pod), pod) for pod in _limited(item) if (held := _held(pod)) is not None]
@@ -129,7 +129,7 @@ def memory_headroom_low(case: Case) -> Iterator[Finding]:
 
 def memory_overprovisioned(case: Case) -> Iterator[Finding]:
     """Request or limit are far above what was needed within a whole day."""
-    for item in case.items():
+    for item in case.items:
         workload, now = item.workload, case.seen.at
         raised = item.past.raised
         if memory.killed(workload, now) or (raised is not None and now - raised.at < ANSWERED):

@@ -23,7 +23,7 @@ CHARTS_TIMEOUT = 20
 
 def cpu_limit_throttling(case: Case) -> Iterator[Finding]:
     """The CPU limit holds a container back in a good part of its time."""
-    for item in case.items():
+    for item in case.items:
         workload = item.workload
         held = [(share, pod) for pod in workload.living if (share := _throttled(case, pod)) >= lag.THROTTLED]
         if not held:

@@ -9,7 +9,7 @@ from airflow_tuner.model import Finding, Severity
 
 def stranded_tasks(case: Case) -> Iterator[Finding]:
     """A worker died with its tasks, and Airflow still counts them: nothing starts although the workers are idle."""
-    for item in case.items():
+    for item in case.items:
         workload, now = item.workload, case.seen.at
         if workload.component != "worker":
             continue
@@ -27,7 +27,7 @@ def stranded_tasks(case: Case) -> Iterator[Finding]:
 
 def queue_lag_high(case: Case) -> Iterator[Finding]:
     """Tasks wait longer than the objective allows; what holds them back."""
-    for item in case.items():
+    for item in case.items:
         found = item.slots
         if found.flow is not None and found.cause:
             parts = (found.flow.told, f"{found.cause}: {found.told}", found.hold)
@@ -46,7 +46,7 @@ def queue_lag_high(case: Case) -> Iterator[Finding]:
 
 def parsing_overloaded(case: Case) -> Iterator[Finding]:
     """Parsing takes more than its share of CPU, or is slower than the objective."""
-    for item in case.items():
+    for item in case.items:
         found = item.parsing
         if found.cause:
             wanted = f" The right interval is {found.interval} s." if found.interval else ""
