@@ -13,8 +13,6 @@ import os
 import random
 import sys
 import textwrap
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -102,19 +100,6 @@ def _play(seed: int, *, keep: bool) -> None:
             stage.wait_for_interrupt(f"export KUBECONFIG={real.control_plane.kubeconfig}")
 
 
-class _Watch:
-    """Tells when things come about, in seconds since it began."""
-
-    def __init__(self, real: RealAirflow) -> None:
-        self.real = real
-        self.began = time.monotonic()
-
-    def until(self, check: Callable[[], bool], what: str, seconds: float) -> None:
-        """Wait until it holds, and say so."""
-        self.real.airflow.wait_until(check, what, seconds)
-        say(f"  {time.monotonic() - self.began:5.1f} s  {what}")
-
-
 def _heal(real: RealAirflow, size: int) -> None:
     airflow = real.airflow
     airflow.wait_for_dag(DAG)
@@ -122,7 +107,7 @@ def _heal(real: RealAirflow, size: int) -> None:
     title(f"Act 1: a run of the DAG {DAG}")
     before = limit_of(real, pod)
     run = airflow.trigger(DAG, {"mebibytes": size, "hold_seconds": 3})
-    wait = _Watch(real).until
+    wait = stage.Watch(real.airflow.wait_until).until
 
     def tries() -> list[TaskTry]:
         return airflow.task_tries(DAG, run)
@@ -149,7 +134,7 @@ def _hurry(real: RealAirflow) -> None:
     title(f"Act 2: {TASKS} tasks of {TASK_SECONDS} s, and a worker with {SLOTS} slots")
     before, found = limit_of(real, pod), len(real.policy_status()["history"])
     run = airflow.trigger(SHORT, {"count": TASKS, "seconds": TASK_SECONDS})
-    wait = _Watch(real).until
+    wait = stage.Watch(real.airflow.wait_until).until
 
     def states(*wanted: str) -> int:
         return sum(one.state in wanted for one in airflow.task_states(SHORT, run))
@@ -172,7 +157,7 @@ def _parse(real: RealAirflow) -> None:
     title(f"Act 3: {SLOW_FILES} DAG files, each with {SLOW_SECONDS} s of CPU in its top-level code")
     old = airflow.pods("dag-processor")[0]["metadata"]["name"]
     slow_files.write(airflow, SLOW_FILES, SLOW_SECONDS)
-    wait = _Watch(real).until
+    wait = stage.Watch(real.airflow.wait_until).until
     before = 0.0
 
     def decided() -> bool:

@@ -30,7 +30,8 @@ def all_deaths() -> str:
                 return deaths.turn(airflow, account, point, prometheus.url)
 
             with played_airflow(plane, "whole") as airflow:
-                calls = _killed(airflow, turn)(airflow, "never")[1]
+                _kill(airflow, turn)
+                calls = turn(airflow, "never")[1]
             points = [f"{when}:{number}" for number in range(1, len(calls) + 1) for when in ("before", "after")]
             ends = [_end(plane, turn, point, calls[int(point.partition(":")[2]) - 1]) for point in points]
     finally:
@@ -41,7 +42,7 @@ def all_deaths() -> str:
 Turn = Callable[[PlayedAirflow, str], tuple[int, tuple[str, ...]]]
 
 
-def _killed(airflow: PlayedAirflow, turn: Turn) -> Turn:
+def _kill(airflow: PlayedAirflow, turn: Turn) -> None:
     """A worker that was seen once, and was then killed for memory; ready for a turn."""
     airflow.deploy("worker", 1, RESOURCES)
     deadline = monotonic() + 20
@@ -53,14 +54,14 @@ def _killed(airflow: PlayedAirflow, turn: Turn) -> Turn:
     airflow.policy()
     turn(airflow, "never")
     airflow.kill(airflow.pods()[0])
-    return turn
 
 
 def _end(plane: ControlPlane, turn: Turn, point: str, call: str) -> tuple[str, str, str]:
     """(when, call, what was found in the end: `as wanted`, or what differs)."""
     for attempt in range(3):
         with played_airflow(plane, f"death-{point.replace(':', '-')}-{attempt}") as airflow:
-            died, _ = _killed(airflow, turn)(airflow, point)
+            _kill(airflow, turn)
+            died, _ = turn(airflow, point)
             for _ in range(TURNS_AFTERWARDS):
                 turn(airflow, "never")
             found = deaths.outcome(airflow)

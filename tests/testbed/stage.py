@@ -1,6 +1,7 @@
-"""What both demos play with: the policy of the documentation, made quick, and a play that stays up."""
+"""What both demos play with: the policy of the documentation, made quick, a watch, and a play that stays up."""
 
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,19 @@ def quick(now: datetime) -> dict[str, Any]:
         "metrics": {"windowSeconds": 60},
         "changes": {"restarts": {"allowed": True, "window": window}, "maxStep": {"concurrencyPercent": 400}},
     }
+
+
+class Watch:
+    """Tells when things come about, in seconds since it began. `wait`: waits for a condition, so many seconds."""
+
+    def __init__(self, wait: Callable[[Callable[[], bool], str, float], None]) -> None:
+        self._wait = wait
+        self.began = time.monotonic()
+
+    def until(self, check: Callable[[], bool], what: str, seconds: float) -> None:
+        """Wait until it holds, and say so."""
+        self._wait(check, what, seconds)
+        say(f"  {time.monotonic() - self.began:5.1f} s  {what}")
 
 
 def wait_for_interrupt(how: str) -> None:

@@ -8,8 +8,6 @@ about Airflow.
 import json
 import random
 import textwrap
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -83,19 +81,6 @@ def quick_policy() -> dict[str, Any]:
     return policy
 
 
-class _Watch:
-    """Tells when things come about, in seconds since it began."""
-
-    def __init__(self, airflow: VirtualAirflow) -> None:
-        self.airflow = airflow
-        self.began = time.monotonic()
-
-    def until(self, check: Callable[[], bool], what: str, seconds: float) -> None:
-        """Wait until it holds, and say so."""
-        self.airflow.wait_until(check, what, seconds)
-        say(f"  {time.monotonic() - self.began:5.1f} s  {what}")
-
-
 def heal(airflow: VirtualAirflow, size: int) -> None:
     """The first act: a task that loads too much is killed, and its retry succeeds."""
     title(f"Act 1 (virtual): a run of the DAG {BIG}")
@@ -103,7 +88,7 @@ def heal(airflow: VirtualAirflow, size: int) -> None:
     run = airflow.node.ask(
         lambda: airflow.fleet.trigger(BIG, 1, seconds=4.0, mebibytes=size, retries=20, retry_delay=6.0)
     )
-    wait = _Watch(airflow).until
+    wait = stage.Watch(airflow.wait_until).until
     wait(lambda: bool(airflow.states(run).keys() & {"up_for_retry", "failed"}), "the first try has failed", 60)
     say("  The kernel killed the task's process, not the container: Kubernetes shows no restart and no event.")
     wait(lambda: limits(airflow).isdisjoint(before), f"the tuner has raised the limit of all {WORKERS} workers", 60)
@@ -128,7 +113,7 @@ def _hurry_and_parse(airflow: VirtualAirflow) -> None:
     (parser,) = (name for name in old if "dag-processor" in name)
     run = airflow.node.ask(lambda: airflow.fleet.trigger(SHORT, TASKS, seconds=TASK_SECONDS))
     airflow.node.ask(lambda: airflow.fleet.files(FILES, FILE_SECONDS, "slow"))
-    wait = _Watch(airflow).until
+    wait = stage.Watch(airflow.wait_until).until
     wait(lambda: bool(changes(airflow, "SlotsExhausted")), "the tuner has decided about the workers", 90)
     show(textwrap.fill(changes(airflow, "SlotsExhausted")[0]["message"], 110))
     wait(lambda: bool(changes(airflow, "ParsingOverloaded")), "and about parsing", 90)
