@@ -1,16 +1,24 @@
 """What tests of several tiers share: one area, one control plane, Prometheus servers; all of it stopped at the end."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from testbed.controlplane import ControlPlane
 from testbed.processes import Area
 from testbed.programs import CannotBuild, build, missing
 from testbed.prometheus import Prometheus
 from testbed.users_cluster import Unusable, UsersCluster, chosen
+
+# `make test` plays the same examples each time, so that a change is judged by what it changed. Looking for new ones:
+# AIRFLOW_TUNER_SEARCH=1 make test.
+settings.register_profile("repeatable", derandomize=True)
+if not os.environ.get("AIRFLOW_TUNER_SEARCH"):
+    settings.load_profile("repeatable")
 
 Needs = Callable[..., None]
 PrometheusFactory = Callable[[Sequence[Mapping[str, Any]]], Prometheus]

@@ -82,6 +82,8 @@ def assess(
         return Assessment(hold="The policy names no concurrency for it.", step=_given_back(workload, before))
     pods = tuple(pod for pod in workload.living if pod.running is not None)
     slots = _present(spec, workload, pods, before)
+    if (lowered := _lowered(entry.concurrency, workload, before)) is not None:
+        return Assessment(slots, step=lowered)
     hold = _untouchable(workload, pods, slots)
     if hold or slots is None:
         return Assessment(slots, hold=hold)
@@ -93,8 +95,8 @@ def assess(
     running = found.running if found is not None else 0
     carried = footprint(pods, slots, running, past, seen.line)
     facts = Assessment(slots, found, carried)
-    if (inside := _inside(group, carried)) is not None:
-        return replace(facts, step=inside)
+    if (raised := _raised(group, carried)) is not None:
+        return replace(facts, step=raised)
     if tasks is None:
         return replace(facts, hold=seen.airflow.problem or "Airflow's metrics do not say how tasks flow.")
     if found is None:
@@ -155,24 +157,31 @@ def in_force(pod: Pod, workload: Workload) -> int | None:
     return environment.stated(workload.component, pod.environment, None).concurrency or workload.stated.concurrency
 
 
-def _inside(group: _Group, carried: Footprint) -> Step | None:
-    """What was decided under other bounds moves inside the present ones; what the template says stays."""
-    limits, before = group.limits, group.before
+def _lowered(limits: api.Concurrency, workload: Workload, before: Values) -> Step | None:
+    """What was decided under a larger maximum moves down to the present one at once, even where no worker runs."""
     slots = before.concurrency
-    if slots is None or slots == group.workload.stated.concurrency:
+    if slots is None or slots == workload.stated.concurrency or slots <= limits.max:
         return None
-    after = min(max(slots, limits.min), limits.max)
-    if after == slots:
+    return _moved(limits, workload, before, limits.max)
+
+
+def _raised(group: _Group, carried: Footprint) -> Step | None:
+    """What was decided under a smaller minimum moves up to the present one, where memory carries it."""
+    limits, slots, limit = group.limits, group.before.concurrency, group.before.memory.limit
+    if slots is None or slots == group.workload.stated.concurrency or slots >= limits.min or limit is None:
         return None
-    memory = before.memory
-    if after > slots:
-        if memory.limit is None or carried.need(after, after - slots) > group.bounds.max:
-            return None
-        memory = _carrying(group, carried, after)
+    if carried.need(limits.min, limits.min - slots) > group.bounds.max:
+        return None
+    before = replace(group.before, memory=_carrying(group, carried, limits.min))
+    return _moved(limits, group.workload, before, limits.min)
+
+
+def _moved(limits: api.Concurrency, workload: Workload, before: Values, after: int) -> Step:
     return Step(
-        replace(before, memory=memory, concurrency=after),
+        replace(before, concurrency=after),
         "BoundsChanged",
-        f"Slots {slots} -> {after} {group.of}: the policy's bounds are now {limits.min} to {limits.max}.",
+        f"Slots {before.concurrency} -> {after} for each worker of {short(workload.label)}: the policy's bounds are "
+        f"now {limits.min} to {limits.max}.",
     )
 
 

@@ -112,7 +112,7 @@ def urgent(
 ) -> Step | None:
     """The answer to the kills of the container's own shortage, or to bounds that were changed."""
     step = _out_of_memory(bounds, workload, past, before, own, now) if own else None
-    if step is None and before.memory != workload.template:
+    if step is None and before != workload.values:
         step = _out_of_bounds(bounds, before)
     return step
 

@@ -464,6 +464,21 @@ def test_lowered_bounds_hold_at_once_for_what_was_decided() -> None:
     assert turn(slots_spec(low=10), with_tasks(applied(higher, seconds=1), 0, 10), higher.status).reasons == []
 
 
+def test_lowered_bounds_hold_where_no_worker_runs_as_the_next_one_is_born_with_what_was_decided() -> None:
+    last = turn(slots_spec(changes={"maxStep": {"concurrencyPercent": 1000}}), crowded())
+    scaled_down = replace(applied(last, seconds=1), workloads=(replace(last.target.workload, pods=()),))
+    lower = turn(slots_spec(high=8), scaled_down, last.status)
+    assert (number(lower), lower.reasons, env(lower)) == (8, ["BoundsChanged"], {CONCURRENCY: "8", AUTOSCALE: "8,8"})
+
+
+def test_a_raised_minimum_of_memory_holds_at_once_where_only_slots_were_decided() -> None:
+    killed = full(16, died=NOW - SECOND)
+    last = turn(slots_spec(), crowded(running=16, of=killed))
+    assert (number(last), last.limit) == (12, 4096)
+    raised = turn(slots_spec(memory_min="5Gi", memory_max="8Gi"), applied(last, seconds=1), last.status)
+    assert (number(raised), raised.limit, raised.reasons) == (12, 5120, ["BelowMinimum"])
+
+
 def test_slots_stated_below_the_minimum_stay_until_more_are_needed_and_then_rise_to_it() -> None:
     assert turn(slots_spec(low=6), crowded(0, 2)).reasons == []
     last = turn(slots_spec(low=6), crowded())
