@@ -82,11 +82,10 @@ def assess(
         return Assessment(hold="The policy names no concurrency for it.", step=_given_back(workload, before))
     pods = tuple(pod for pod in workload.living if pod.running is not None)
     slots = _present(spec, workload, pods, before)
-    if (lowered := _lowered(entry.concurrency, workload, before)) is not None:
-        return Assessment(slots, step=lowered)
-    hold = _untouchable(workload, pods, slots)
-    if hold or slots is None:
-        return Assessment(slots, hold=hold)
+    lowered = _lowered(entry.concurrency, workload, before)
+    hold = "" if lowered else _untouchable(workload, pods, slots)
+    if lowered or hold or slots is None:
+        return Assessment(slots, hold=hold, step=lowered)
     group = _Group(spec, entry.concurrency, bounds, workload, pods, past, before, slots, seen)
     tasks = seen.airflow.tasks
     total = sum(in_force(pod, workload) or slots for pod in pods)
