@@ -15,7 +15,7 @@ from airflow_tuner.decide import from_tuned
 from airflow_tuner.errors import Refused, Stale, TunerError
 from airflow_tuner.model import Decision, Memory, Pod, TargetDecision
 from airflow_tuner.restarts import Waiting
-from airflow_tuner.status import needs_resize, needs_slots
+from airflow_tuner.status import needs_resize, needs_slots, resized
 
 AT_ONCE = 8
 """Most workers whose slots are changed in one turn."""
@@ -144,12 +144,11 @@ def _withdrawn(target: TargetDecision, pod: Pod) -> list[Resources]:
 
 def _steps(target: TargetDecision, pod: Pod) -> list[Resources]:
     """What to ask for, one after the other; nothing where the pod's spec has it and the kubelet is at work."""
-    desired = from_tuned(target.tuned) or Memory()
-    limit = max(desired.limit or 0, pod.memory.limit or 0)
-    request = max(desired.request or 0, pod.memory.request or 0)
-    if pod.memory == Memory(request, limit):
+    wanted = resized(target, pod)
+    if wanted is None or pod.memory == wanted:
         return []
-    if not pod.guaranteed and request > (pod.memory.request or 0):
+    limit, request = wanted.limit or 0, wanted.request or 0
+    if not pod.guaranteed and request > (pod.memory.request or 0) and limit > (pod.memory.limit or 0):
         # The limit first: a request that the node cannot hold would defer the whole resize.
         return [{"limits": limit}, {"requests": request}]
     return [{"limits": limit, "requests": request}]

@@ -1,12 +1,19 @@
 """A policy's memory beside its status: a status is a view, and may be lost. Pure."""
 
+from collections.abc import Mapping
+
 from airflow_tuner import api
 from airflow_tuner.decide import from_api
+from airflow_tuner.history import History, packed, unpacked
 from airflow_tuner.model import Observation, Workload
 
+NONE: Mapping[str, History] = {}
+MOST = 80
+"""Targets whose histories are kept."""
 
-def remembered(status: api.Status, policy: str) -> api.Remembered:
-    """What of a status must not be forgotten; `policy`: the UID."""
+
+def remembered(status: api.Status, policy: str, histories: Mapping[str, History] = NONE) -> api.Remembered:
+    """What of a status must not be forgotten, and the histories; `policy`: the UID."""
     return api.Remembered(
         policy=policy,
         airflow_version=status.airflow_version,
@@ -16,7 +23,17 @@ def remembered(status: api.Status, policy: str) -> api.Remembered:
         ],
         tuned=status.tuned,
         history=status.history,
+        peaks=[api.Peaks(target=target, packed=packed(history)) for target, history in sorted(histories.items())][
+            :MOST
+        ],
     )
+
+
+def histories(memory: api.Remembered | None, policy: str) -> dict[str, History]:
+    """The histories that are remembered of a policy."""
+    if memory is None or memory.policy != policy:
+        return {}
+    return {item.target: unpacked(item.packed) for item in memory.peaks}
 
 
 def recalled(prior: api.Status, memory: api.Remembered, policy: str, seen: Observation) -> api.Status:

@@ -1,7 +1,7 @@
 """What each target should have: one bounded decision per workload, with its reason and its numbers.
 
 Pure and level-based: the same observation and the same memory of the past give the same decision, and a decision that
-was made and is observed again changes nothing. Nothing here ever lowers what a running pod has.
+was made and is observed again changes nothing.
 """
 
 import functools
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from airflow_tuner import api, concurrency, environment, kills, parsing, quantity, steps
+from airflow_tuner import api, concurrency, environment, kills, parsing, quantity, sizing, steps
 from airflow_tuner.model import Change, Decision, Kill, Memory, Observation, TargetDecision, Values, Workload
 from airflow_tuner.sentence import counted, short
 from airflow_tuner.steps import Bounds, Past, Step
@@ -65,6 +65,23 @@ class Item:
     def slots(self) -> concurrency.Assessment:
         """What is to be said about its slots."""
         return concurrency.assess(self.spec, self.bounds, self.workload, self.past, self.before, self.seen)
+
+    @functools.cached_property
+    def sizing(self) -> sizing.Sizing:
+        """What is to be said about its memory, from its history."""
+        slots = self.slots
+        return sizing.assess(
+            sizing.Subject(
+                self.spec,
+                self.bounds,
+                self.workload,
+                self.past,
+                self.before,
+                self.seen,
+                slots.footprint,
+                slots.slots,
+            )
+        )
 
     @functools.cached_property
     def parsing(self) -> parsing.Assessment:
@@ -291,7 +308,14 @@ def next_step(item: Item, fresh: Sequence[Kill]) -> tuple[Step | None, bool]:
     if step is not None:
         return step, False
     step, waits = steps.usual(spec, bounds, workload, past, before, nodes, now)
-    return step or _whole_entry(item, item.slots.step or item.parsing.step), waits
+    return step or _whole_entry(item, _ordinary(item)), waits
+
+
+def _ordinary(item: Item) -> Step | None:
+    """What nobody died of: more memory before slots, which take some, and less memory last of all."""
+    memory = item.sizing.step
+    first = memory if memory is not None and memory.reason == "MemoryForecast" else None
+    return first or item.slots.step or item.parsing.step or memory
 
 
 def _whole_entry(item: Item, step: Step | None) -> Step | None:

@@ -204,6 +204,7 @@ def _pod(pod: Object, container: str) -> Pod:
             entry.get("manager") == FIELD_MANAGER and entry.get("subresource") == "resize"
             for entry in metadata.get("managedFields") or []
         ),
+        foreign=_foreign(metadata, container),
         restarts_on_resize=_restarts(spec),
         environment={key: value for key, value in _environment(spec)[0].items() if key in environment.NAMES},
         ready=_ready(status),
@@ -211,6 +212,17 @@ def _pod(pod: Object, container: str) -> Pod:
         resize_problem=_resize_problem(status),
         deferred=_deferred(status),
     )
+
+
+def _foreign(metadata: Object, container: str) -> bool:
+    """Somebody else's hand is on the container's memory: who writes a field last owns it."""
+    for entry in metadata.get("managedFields") or []:
+        if entry.get("subresource") == "resize" and entry.get("manager") != FIELD_MANAGER:
+            containers = ((entry.get("fieldsV1") or {}).get("f:spec") or {}).get("f:containers") or {}
+            owned = (containers.get(f'k:{{"name":"{container}"}}') or {}).get("f:resources") or {}
+            if any("f:memory" in (owned.get(kind) or {}) for kind in ("f:limits", "f:requests")):
+                return True
+    return False
 
 
 def _started(state: Object) -> datetime | None:

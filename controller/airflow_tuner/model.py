@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from airflow_tuner import api
 from airflow_tuner.autoscaler import Autoscaler
+from airflow_tuner.history import History
 from airflow_tuner.probe import Probe
 from airflow_tuner.telemetry import Airflow
 
@@ -139,6 +140,8 @@ class Pod:
     """The decision that shaped it at birth, from its annotation."""
     resized: bool = False
     """We have resized it in place before."""
+    foreign: bool = False
+    """Somebody else has resized its container's memory in place since."""
     restarts_on_resize: bool = False
     """Its container's resizePolicy restarts it for a change of memory: it is never resized in place."""
     resize_problem: str = ""
@@ -266,6 +269,8 @@ class Observation:
     """The policy that acts on this Airflow instead of the one that is looked at."""
     autoscalers: tuple[Autoscaler, ...] = ()
     """What else changes workloads of the namespace."""
+    histories: Mapping[str, History] = field(default_factory=dict)
+    """The memory of past hours, by target."""
 
     def autoscalers_of(self, workload: Workload) -> tuple[Autoscaler, ...]:
         """What else changes this workload."""

@@ -12,6 +12,7 @@ from airflow_tuner.cluster import Cluster, path
 from airflow_tuner.errors import Refused, TunerError
 from airflow_tuner.model import Metrics, MetricsState, Observation, Pod, Sample, Slots, Usage, Workload
 from airflow_tuner.prometheus import Prometheus, moment
+from airflow_tuner.quantity import MEBIBYTE
 from airflow_tuner.signals import Series, Signal
 
 Values = Mapping[str, tuple[Series, ...]]
@@ -100,6 +101,20 @@ def counts(seen: Observation) -> Counts:
     return frozenset(
         (pod.name, int(kills.value)) for pod in pods if (kills := pod.usage.process_kills) is not None and kills.value
     )
+
+
+async def past_peaks(
+    source: Prometheus, spec: api.Spec, namespace: str, first: int, last: int
+) -> dict[str, list[int | None]]:
+    """The peaks of the hours from `first` to `last`, in MiB, by the name of the workload."""
+    found = await source.ask_hours(signals.HOURLY_PEAKS, prometheus.scope(spec.metrics, namespace), first, last)
+    return {
+        item.labels.get("workload", ""): [
+            None if (size := item.values.get(hour)) is None else max(1, round(size / MEBIBYTE))
+            for hour in range(first, last + 1)
+        ]
+        for item in found
+    }
 
 
 async def _asked(

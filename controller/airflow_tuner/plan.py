@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
-from airflow_tuner import api, reconcile
+from airflow_tuner import api, checkpoint, reconcile
 from airflow_tuner.autoscalers import Autoscalers
 from airflow_tuner.brokers import Brokers
-from airflow_tuner.cluster import Cluster, NotFound, policy_path
-from airflow_tuner.errors import Misconfigured
+from airflow_tuner.cluster import Cluster, NotFound, checkpoint_path, policy_path
+from airflow_tuner.errors import Misconfigured, Refused
 from airflow_tuner.prometheus import Prometheus
 from airflow_tuner.settings import Source
 
@@ -36,11 +37,23 @@ async def look_once(
             others = [] if file else await cluster.list(policy_path(namespace), {})
             now = datetime.now(UTC)
             found = await Autoscalers(cluster).of(policy["metadata"]["namespace"], now)
-            known = reconcile.Known(others, autoscalers=found)
+            memory = None if file else await _memory(cluster, policy)
+            histories = checkpoint.histories(memory, policy["metadata"].get("uid", ""))
+            known = reconcile.Known(others, memory, autoscalers=found, histories=histories)
             return await reconcile.look(cluster, asked, brokers, policy, now, known)
         finally:
             if brokers is not None:
                 brokers.close()
+
+
+async def _memory(cluster: Cluster, policy: Object) -> api.Remembered | None:
+    """What the operator remembers of the policy, where it may be read."""
+    metadata = policy["metadata"]
+    try:
+        found = await cluster.get(checkpoint_path(metadata["namespace"], metadata["name"]))
+        return api.Remembered.model_validate(found.get("memory"))
+    except (Refused, ValidationError):
+        return None
 
 
 def _read(file: Path, namespace: str) -> Object:

@@ -122,6 +122,15 @@ def _require_whole(body: bytes) -> None:
             raise _Incomplete
 
 
+@dataclass(frozen=True, slots=True)
+class Hours:
+    """Values of one series, by hour."""
+
+    labels: dict[str, str]
+    values: dict[int, float]
+    """By hour, counted from 1970."""
+
+
 @dataclass
 class Prometheus:
     """One source of metrics."""
@@ -182,6 +191,20 @@ class Prometheus:
             del self._last[next(iter(self._last))]
         return _or_raise(found)
 
+    async def ask_hours(self, signal: Signal, scope: Scope, first: int, last: int) -> tuple[Hours, ...]:
+        """The values of a signal at the end of each hour from `first` to `last`, counted from 1970."""
+        promql = signals.query(signal, scope)
+        start, end = (datetime.fromtimestamp((hour + 1) * 3600, UTC) for hour in (first, last))
+        self.calls += 1
+        asked = partial(self._connection.custom_query_range, promql, start, end, "3600")
+        try:
+            async with asyncio.timeout(self.source.timeout_seconds):
+                answer = await asyncio.get_running_loop().run_in_executor(self._threads, asked)
+            return tuple(_hours(item) for item in answer)
+        except _FAILURES as error:
+            told = f"The metrics source {self.name} does not answer as a Prometheus does ({_kind(error)})."
+            raise Unavailable(told) from error
+
     def _authorized(self, file: Path, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """`request` with the token as the file has it now: it is renewed in place."""
         try:
@@ -231,6 +254,12 @@ def _series(item: Mapping[str, Any]) -> Series | None:
     labels = {key: "".join(value) for key, value in item["metric"].items()}
     value = float(item["value"][1])
     return Series(labels, value) if math.isfinite(value) else None
+
+
+def _hours(item: Mapping[str, Any]) -> Hours:
+    labels = {key: "".join(value) for key, value in item["metric"].items()}
+    told = ((int(float(at)) // 3600 - 1, float(value)) for at, value in item["values"])
+    return Hours(labels, {hour: value for hour, value in told if math.isfinite(value)})
 
 
 def _matchers(labels: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from airflow_tuner import actuator, api, checkpoint, restarts, rivals, status
+from airflow_tuner import actuator, api, checkpoint, learning, restarts, rivals, status
 from airflow_tuner.autoscaler import Autoscaler
 from airflow_tuner.autoscalers import Autoscalers
 from airflow_tuner.brokers import Brokers
@@ -22,13 +22,17 @@ from airflow_tuner.decide import decide
 from airflow_tuner.diagnose import diagnose
 from airflow_tuner.errors import Misconfigured, Refused, Stale, TunerError, Unavailable
 from airflow_tuner.exporter import Exporter
+from airflow_tuner.history import HOURS, History, hour_of
 from airflow_tuner.model import Decision, Finding, Observation
-from airflow_tuner.observe import Counts, counts, observe
+from airflow_tuner.observe import Counts, counts, observe, past_peaks
 from airflow_tuner.prometheus import Prometheus
 from airflow_tuner.recorder import Recorder
 
 Clock = Callable[[], datetime]
 Object = dict[str, Any]
+
+READ_AT_ONCE = 3 * 24
+"""Hours of the past that one turn asks the metrics source for."""
 
 AGAIN = timedelta(milliseconds=200)
 """After a write that lost against a newer one; three times as long after each one more in a row, up to `SOON`."""
@@ -76,6 +80,8 @@ class Known:
     """Evictions that were refused of late, by pod."""
     autoscalers: tuple[Autoscaler, ...] = ()
     """What else changes workloads of its namespace."""
+    histories: Mapping[str, History] = field(default_factory=dict)
+    """The memory of past hours, by target."""
 
 
 NOTHING = Known()
@@ -95,9 +101,16 @@ async def look(
     seen = await observe(
         cluster, sources.get(spec.metrics.source), brokers, spec, metadata["namespace"], now, prior.airflow_version
     )
-    seen = replace(seen, refusals=known.refusals, evictions=known.evictions, autoscalers=known.autoscalers)
+    seen = replace(
+        seen,
+        refusals=known.refusals,
+        evictions=known.evictions,
+        autoscalers=known.autoscalers,
+        histories=known.histories,
+    )
     if known.memory is not None:
         prior = checkpoint.recalled(prior, known.memory, metadata["uid"], seen)
+    seen = learning.learned(prior, seen)
     if spec.mode is api.Mode.ENFORCE and (elder := rivals.elder(policy, known.others, seen.workloads)):
         seen, spec = replace(seen, elder=elder), spec.model_copy(update={"mode": api.Mode.RECOMMEND})
     findings = diagnose(spec, seen, prior)
@@ -140,6 +153,10 @@ class Turn:
     """The pods of the last turn."""
     told: set[tuple[str, int]] = field(default_factory=set)
     """Counts of killed processes that a turn has seen, or was begun for."""
+    histories: Mapping[str, History] = field(default_factory=dict)
+    """The memory of past hours, by target."""
+    unread: range = range(0)
+    """Past hours that the metrics source is still to be asked for."""
 
     def news(self, counts: Counts) -> bool:
         """Whether these counts of killed processes are worth a turn; each is so once."""
@@ -187,17 +204,20 @@ class Turn:
             return SLOW
         if self.first:
             await self.recorder.recall(policy)
+            self._begin(policy)
         self.spec = _parsed(policy)[0]
         now = self.clock()
         self.evictions = {pod: told for pod, told in self.evictions.items() if now - told[0] < EVICT_AGAIN}
         evictions = {pod: why for pod, (_, why) in self.evictions.items()}
         others = () if self.autoscalers is None else await self.autoscalers.of(self.namespace, now)
-        known = Known(policies, self.recorder.memory(policy), self.refusals, evictions, others)
+        known = Known(policies, self.recorder.memory(policy), self.refusals, evictions, others, self.histories)
         told = await look(self.cluster, self.sources, self.brokers, policy, now, known)
         self.pods = frozenset(pod.name for workload in told.seen.workloads for pod in workload.pods)
         self.told = {count for count in self.told if count[0] in self.pods} | counts(told.seen)
+        self.histories = told.seen.histories
         policy = await self.recorder.commit(policy, told.status)
-        await self.recorder.remember(policy, told.status)
+        await self.recorder.remember(policy, told.status, learning.complete(self.histories, now))
+        await self._read_past(told)
         self.exporter.looked(self.namespace, self.name, now, told.findings)
         asked = 0
         if told.spec.mode is api.Mode.ENFORCE and not told.paused:
@@ -208,6 +228,30 @@ class Turn:
         self.first, self.refused, self.lost = False, False, 0
         log.info("policy %s/%s: %s", self.namespace, self.name, _sentence(told.decision, told.status))
         return RESIZED if asked else USUAL
+
+    def _begin(self, policy: Object) -> None:
+        """With what is remembered of past hours; the metrics source is asked for those that are not."""
+        self.histories = checkpoint.histories(self.recorder.memory(policy), policy["metadata"]["uid"])
+        hour = hour_of(self.clock())
+        known = max((history.end for history in self.histories.values()), default=0)
+        self.unread = range(max(known - 1, hour - HOURS), hour + 1)
+
+    async def _read_past(self, told: Look) -> None:
+        """Ask for some of the past hours, the latest first. Without an answer the history grows with what is seen."""
+        source = self.sources.get(told.spec.metrics.source)
+        if not self.unread or source is None:
+            return
+        part, self.unread = self.unread[-READ_AT_ONCE:], self.unread[:-READ_AT_ONCE]
+        try:
+            found = await past_peaks(source, told.spec, self.namespace, part[0], part[-1])
+        except TunerError as error:
+            log.info("policy %s/%s: the past is not known: %s", self.namespace, self.name, error)
+            self.unread = range(0)
+            return
+        names = {workload.name: workload.target for workload in told.seen.workloads}
+        self.histories = learning.filled(self.histories, names, part[0], found)
+        if not found:
+            self.unread = range(0)
 
     def _own(self, policies: Sequence[Object]) -> Object | None:
         # The items of a list carry neither kind nor version.

@@ -6,14 +6,17 @@ decision, so that an operator killed in between writes the missing ones at its n
 
 import hashlib
 import logging
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import ValidationError
 
 from airflow_tuner import api, checkpoint, status
+from airflow_tuner.checkpoint import NONE
 from airflow_tuner.cluster import MERGE, Cluster, checkpoint_path, path, policy_path
 from airflow_tuner.errors import Refused, Stale
+from airflow_tuner.history import History
 from airflow_tuner.inventory import FIELD_MANAGER
 from airflow_tuner.model import Finding, Severity
 from airflow_tuner.restarts import Waiting
@@ -67,11 +70,14 @@ class Recorder:
             found = None
         self._checkpoints[metadata["uid"]] = found
 
-    async def remember(self, policy: Object, new: api.Status) -> None:
-        """Bring the checkpoint up to a status that is written. A checkpoint that cannot be written stops nothing."""
+    async def remember(self, policy: Object, new: api.Status, histories: Mapping[str, History] = NONE) -> None:
+        """Bring the checkpoint up to a status that is written, and to the hours that are over.
+
+        A checkpoint that cannot be written stops nothing.
+        """
         metadata = policy["metadata"]
         known = self._checkpoints.get(metadata["uid"])
-        memory = checkpoint.remembered(new, metadata["uid"]).model_dump(
+        memory = checkpoint.remembered(new, metadata["uid"], histories).model_dump(
             by_alias=True, exclude_none=True, exclude_defaults=True, mode="json"
         )
         if known is not None and known.get("memory") == memory:

@@ -133,6 +133,17 @@ ANONYMOUS_MEMORY = Signal(
 MEMORY = (PROCESS_KILLS, PROCESS_KILLS_BEFORE, PEAK, WORKING_SET, SAMPLED_AT, ANONYMOUS_MEMORY)
 """Asked in every turn."""
 
+HOURLY_PEAKS = Signal(
+    "hourly_peaks",
+    # The name of a pod is its workload's, and what its ReplicaSet or StatefulSet adds.
+    'max by (workload) (label_replace(max_over_time(container_memory_rss{$container}[1h]),"workload","$$1","pod",'
+    '"(.+?)(-[a-z0-9]{6,10}-[a-z0-9]{5}|-[0-9]+)"))',
+    "bytes",
+    "the history begins with the operator",
+)
+"""The most anonymous memory of each hour, by workload; asked as a range, hour by hour, of the time before the operator
+looked."""
+
 HOUR = 3600.0
 
 EVEN = 0.97

@@ -22,6 +22,9 @@ from airflow_tuner.quantity import mebibytes, readable
 from airflow_tuner.restarts import Waiting
 from airflow_tuner.sentence import counted, fitted, listed, short
 
+FREE = 1.1
+"""A limit is lowered to no less than this times what the container holds: it may hold more before the kubelet acts."""
+
 HISTORY = 10
 FINDINGS = 20
 TARGETS = 80
@@ -113,25 +116,37 @@ def needs_slots(target: TargetDecision, pod: Pod) -> bool:
 
 
 def needs_resize(target: TargetDecision, name: str) -> bool:
-    """A pod is ours to resize, and has less than what was decided.
+    """A pod is ours to resize, and has other memory than it should have by now."""
+    pod = next(pod for pod in target.workload.pods if pod.name == name)
+    wanted = resized(target, pod)
+    if wanted is None:
+        return False
+    running = pod.running or pod.memory
+    return pod.memory != wanted or (running.limit or 0) < (wanted.limit or 0)
+
+
+def resized(target: TargetDecision, pod: Pod) -> Memory | None:
+    """The memory that a running pod should have; `None`: it is not ours to resize.
 
     Ours: born with the template's values or with ours, or resized by us before. A container without a limit, or one
-    that a resize would restart, gets its values at its next creation.
+    that a resize would restart, gets its values at its next creation. It keeps more than was decided where somebody
+    else gave it that, or where it holds too much to give it back now.
     """
     desired = from_tuned(target.tuned)
-    pod = next(pod for pod in target.workload.pods if pod.name == name)
     if desired is None or pod.ending or pod.memory.limit is None or desired.limit is None:
-        return False
-    if pod.restarts_on_resize:
-        return False
+        return None
     ours = bool(pod.decision) or pod.resized or whole(pod.memory) == target.workload.template
-    running = pod.running or pod.memory
-    less = (
-        pod.memory.limit < desired.limit
-        or (running.limit or 0) < desired.limit
-        or (pod.memory.request or 0) < (desired.request or 0)
-    )
-    return ours and less
+    if pod.restarts_on_resize or not ours:
+        return None
+    if lowerable(pod, desired.limit) and (not pod.guaranteed or desired.request == desired.limit):
+        return desired
+    return Memory(max(desired.request or 0, pod.memory.request or 0), max(desired.limit, pod.memory.limit))
+
+
+def lowerable(pod: Pod, limit: int) -> bool:
+    """A running pod's memory may come down to a limit: what it has is ours, and it holds far less."""
+    held = pod.usage.anonymous
+    return not pod.foreign and pod.running is not None and held is not None and held.value * FREE <= limit
 
 
 def _held(name: str, known: set[str], released: set[str], prior: api.Status) -> bool:

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from airflow_tuner import api, crd, quantity, status
 from airflow_tuner.decide import bounds_of, from_api, from_tuned, whole
 from airflow_tuner.environment import stated
+from airflow_tuner.history import History, hour_of
 from airflow_tuner.model import Death, Memory, MetricsState, Pod, Sample, TargetDecision, Usage, Values, Workload
 from core.worlds import MI, NOW, Turn, airflow, observed, resized, slots, slots_spec, spec, tasks, turn, worker
 
@@ -33,8 +34,10 @@ SLOTS = (None, (1, 16), (4, 8), (1, 1))
 STATED = (None, 1, 4, 12)
 CONFIGURED = 3
 """Slots of a worker whose environment says nothing."""
-MAY_LOWER = {"TemplateChanged", "BoundsChanged"}
-NEED_METRICS = {"LimitsMissing", "NodeMemoryPressure"}
+MAY_LOWER = {"TemplateChanged", "BoundsChanged", "MemoryReleased"}
+NEED_METRICS = {"LimitsMissing", "NodeMemoryPressure", "MemoryReleased"}
+PASTS = (0, 3 * 24, 28 * 24)
+"""Hours that are known when the machine begins."""
 
 
 @dataclass
@@ -45,6 +48,7 @@ class Container:
     processes: int = CONFIGURED
     kills: int = 0
     peak: float = 0
+    held: float = 0
     shown: Usage = field(default_factory=Usage)
 
 
@@ -65,6 +69,7 @@ class _Life(RuleBasedStateMachine):
         self.stated: int | None = None
         self.broker = True
         self.waiting, self.busy_day = 0, 16
+        self.histories: dict[str, History] = {}
         self.unanswered = 0
         """Kills that may still cause a raise: each may cause one."""
 
@@ -108,7 +113,9 @@ class _Life(RuleBasedStateMachine):
         found = tasks(self.waiting, running if self.waiting else 0, duration=60.0, busy_day=self.busy_day)
         says = airflow(found) if self.metrics else airflow(problem="It does not answer.")
         broker = "" if self.broker else "It does not answer."
-        seen = observed(self.workload(), at=self.now, state=state, airflow=says, broker=broker)
+        seen = observed(
+            self.workload(), at=self.now, state=state, airflow=says, broker=broker, histories=self.histories
+        )
         return turn(self.policy(), seen, self.status, paused=self.paused)
 
     def any_pod(self, number: int) -> Container | None:
@@ -117,9 +124,20 @@ class _Life(RuleBasedStateMachine):
 
     # What happens
 
-    @initialize(template=st.sampled_from(TEMPLATES), bounds=st.sampled_from(BOUNDS), pods=st.integers(0, 3))
-    def begin(self, template: tuple[str | None, str | None], bounds: tuple[str, str], pods: int) -> None:
+    @initialize(
+        template=st.sampled_from(TEMPLATES),
+        bounds=st.sampled_from(BOUNDS),
+        pods=st.integers(0, 3),
+        past=st.sampled_from(PASTS),
+        usual=st.integers(50, 3000),
+    )
+    def begin(
+        self, template: tuple[str | None, str | None], bounds: tuple[str, str], pods: int, past: int, usual: int
+    ) -> None:
         self.template, self.bounds = template, bounds
+        if past:
+            peaks = tuple(usual + 500 * (hour % 24 == 2) for hour in range(past))
+            self.histories = {"worker/default": History(hour_of(self.now) - past, peaks)}
         for _ in range(pods):
             self.a_pod_is_born()
 
@@ -209,14 +227,21 @@ class _Life(RuleBasedStateMachine):
                 process_kills=Sample(container.kills, self.now),
                 peak=Sample(container.peak, self.now) if peaks else None,
                 working_set=Sample(container.peak, self.now),
+                anonymous=Sample(container.held, self.now),
             )
+
+    @rule(number=st.integers(0, 9), share=st.sampled_from([0.1, 0.5, 0.95]))
+    def a_container_takes_memory_and_gives_it_back(self, number: int, share: float) -> None:
+        if container := self.any_pod(number):
+            container.held = share * (container.pod.memory.limit or 1024 * MI)
+            container.peak = max(container.peak, container.held)
 
     @rule(number=st.integers(0, 9), size=st.integers(50, 3000))
     def somebody_resizes_a_pod(self, number: int, size: int) -> None:
         container = self.any_pod(number)
         if container and container.pod.memory.limit:
             values = Memory(min(size * MI, container.pod.memory.request or 0), size * MI)
-            container.pod = replace(container.pod, memory=values, running=values)
+            container.pod = replace(container.pod, memory=values, running=values, foreign=True)
 
     @rule(template=st.sampled_from(TEMPLATES))
     def the_user_changes_the_template(self, template: tuple[str | None, str | None]) -> None:
@@ -286,7 +311,7 @@ class _Life(RuleBasedStateMachine):
             assert last.decision.changes == ()
             assert (last.status.tuned, last.status.history) == (before.tuned, before.history)
         self.check_status(before, last)
-        self.status = last.status
+        self.status, self.histories = last.status, dict(last.seen.histories)
         if not self.refused and self.mode == "Enforce" and not self.paused:
             self.act(last)
             self.check_rest()
@@ -295,7 +320,12 @@ class _Life(RuleBasedStateMachine):
         for target in last.decision.targets:
             for container in self.containers.values():
                 if status.needs_resize(target, container.pod.name):
-                    container.pod = resized(container.pod, target)
+                    pod = next(one for one in target.workload.pods if one.name == container.pod.name)
+                    container.pod = replace(resized(pod, target), usage=Usage(), slots=None)
+                    # Never below what it holds, as far as anybody knows.
+                    shown = container.shown.anonymous
+                    assert container.pod.memory.limit is not None
+                    assert shown is None or shown.value <= container.pod.memory.limit or container.pod.foreign
                 wanted, now = target.desired.concurrency, slots(container.processes)
                 running = replace(container.pod, slots=now if self.broker and container.pod.running else None)
                 if wanted is not None and status.needs_slots(target, running):

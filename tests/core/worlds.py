@@ -9,6 +9,7 @@ from uuid import NAMESPACE_OID, uuid5
 from airflow_tuner import api, restarts, status, telemetry
 from airflow_tuner.decide import decide, from_tuned
 from airflow_tuner.diagnose import diagnose
+from airflow_tuner.learning import learned
 from airflow_tuner.model import (
     Death,
     Decision,
@@ -210,6 +211,7 @@ class Turn:
 def turn(policy: api.Spec, seen: Observation, prior: api.Status | None = None, *, paused: bool = False) -> Turn:
     """One turn: diagnose, decide, render. The status passes through the API server's form, as it does for real."""
     prior = prior or api.Status()
+    seen = learned(prior, seen)
     findings = diagnose(policy, seen, prior)
     decision = decide(policy, seen, prior, identity="policy-uid", paused=paused)
     waiting = restarts.waiting(policy, seen, decision)
@@ -259,9 +261,8 @@ def _born(pod: Pod, target: TargetDecision, at: datetime) -> Pod:
 
 
 def resized(pod: Pod, target: TargetDecision) -> Pod:
-    """The pod after a resize in place, which never lowers."""
-    desired = from_tuned(target.tuned) or Memory()
-    values = Memory(max(desired.request or 0, pod.memory.request or 0), max(desired.limit or 0, pod.memory.limit or 0))
+    """The pod after a resize in place."""
+    values = status.resized(target, pod) or pod.memory
     return replace(pod, memory=values, running=values, resized=True)
 
 

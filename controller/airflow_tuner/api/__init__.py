@@ -4,7 +4,7 @@ The only place that knows the names of the resources' fields. The custom resourc
 `kubectl explain` are generated from here (`airflow_tuner.crd`).
 """
 
-from airflow_tuner.api.checkpoint import Remembered
+from airflow_tuner.api.checkpoint import Peaks, Remembered
 from airflow_tuner.api.fields import (
     CHECKPOINT_KIND,
     CHECKPOINT_PLURAL,
@@ -77,6 +77,7 @@ __all__ = [
     "Model",
     "Moments",
     "Parsing",
+    "Peaks",
     "Remembered",
     "Restarts",
     "SecretKeyRef",

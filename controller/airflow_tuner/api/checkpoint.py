@@ -8,6 +8,15 @@ from airflow_tuner.api.fields import Model, keyed
 from airflow_tuner.api.status import Change, Target, Tuned
 
 
+class Peaks(Model):
+    """The most memory of each hour of one target, for nine weeks."""
+
+    target: Annotated[str, Field(max_length=128)]
+    """Which target."""
+    packed: Annotated[str, Field(max_length=16384, pattern=r"^[0-9]+:[A-Za-z0-9+/=]*$")]
+    """The first hour, counted from 1970, and the peaks in MiB: little-endian 32-bit numbers, deflated, in base64."""
+
+
 class Remembered(Model):
     """The part of a policy's status that cannot be seen again in the cluster."""
 
@@ -21,3 +30,5 @@ class Remembered(Model):
     """What new pods get."""
     history: Annotated[list[Change], Field(max_length=10)] = []
     """The last ten changes, newest first."""
+    peaks: Annotated[list[Peaks], Field(max_length=80, json_schema_extra=keyed("target"))] = []
+    """The memory of past hours, which the metrics source may not keep as long."""

@@ -82,6 +82,9 @@ class Objectives(Model):
     """Seconds a task that could run may wait for a worker's slot."""
     dag_freshness_seconds: Annotated[int, Field(ge=10, le=86400)] = 60
     """Seconds after which a change of a DAG file should have been parsed."""
+    days_per_out_of_memory: Annotated[int, Field(ge=1, le=3650)] = 365
+    """Days in which a container may run out of memory once: the memory limit that is foreseen for the coming hours
+    holds for so long, as far as its history tells. Fewer days ask for less memory, and risk more kills."""
 
 
 class Memory(Model):
@@ -102,6 +105,9 @@ class Memory(Model):
     max: MemoryQuantity
     """Largest memory limit the operator may set, e.g. 4Gi. An out-of-memory kill at this limit is reported, and the
     limit stays."""
+    limit_equals_request: bool = False
+    """Whether the request is always as large as the limit, which reserves every rare peak; so it is kept in any case
+    for pods that are Guaranteed."""
 
 
 class Component(Model):
@@ -208,6 +214,8 @@ class Cooldown(Model):
 
     raise_seconds: Annotated[int, Field(ge=0, le=86400)] = 600
     """Seconds after a change of a target before the next ordinary raise of its memory."""
+    lower_seconds: Annotated[int, Field(ge=300, le=604800)] = 7200
+    """Seconds after a change of a target before its memory is lowered."""
     concurrency_seconds: Annotated[int, Field(ge=0, le=86400)] = 60
     """Seconds after a change of a worker's slots before the next one."""
     parsing_seconds: Annotated[int, Field(ge=0, le=604800)] = 900

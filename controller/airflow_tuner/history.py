@@ -1,0 +1,99 @@
+"""The most memory of each hour over weeks: what a forecast rests on. Pure."""
+
+import base64
+import binascii
+import zlib
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+HOURS = 9 * 7 * 24
+"""Hours that are kept: nine weeks hold two month-ends."""
+
+MOST = 2**32 - 1
+"""MiB; the largest peak that can be packed."""
+
+SECONDS = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The peak of each hour, one after another."""
+
+    first: int = 0
+    """The first hour, counted from the epoch in UTC."""
+    peaks: tuple[int | None, ...] = ()
+    """In MiB; `None`: not known."""
+
+    @property
+    def end(self) -> int:
+        """The hour after the last."""
+        return self.first + len(self.peaks)
+
+    @property
+    def known(self) -> int:
+        """Hours that are known."""
+        return len(self.peaks) - self.peaks.count(None)
+
+    def at(self, hour: int) -> int | None:
+        """The peak of an hour, in MiB; `None`: not known."""
+        return self.peaks[hour - self.first] if self.first <= hour < self.end else None
+
+    def noted(self, hour: int, peak: int) -> "History":
+        """With this peak seen in an hour: the larger counts. An hour before the last is not changed any more."""
+        if not self.peaks:
+            return History(hour, (peak,))
+        if hour < self.end - 1:
+            return self
+        if hour == self.end - 1:
+            last = self.peaks[-1]
+            if last is not None and last >= peak:
+                return self
+            return History(self.first, (*self.peaks[:-1], peak))
+        missed = min(hour - self.end, HOURS)
+        peaks = (*self.peaks, *[None] * missed, peak)[-HOURS:]
+        return History(hour + 1 - len(peaks), peaks)
+
+    def filled(self, first: int, peaks: Sequence[int | None]) -> "History":
+        """With what a metrics source says of past hours, where nothing better is known."""
+        if (
+            self.first <= first
+            and first + len(peaks) <= self.end
+            and all(peak is None or (self.at(hour) or 0) >= peak for hour, peak in enumerate(peaks, first))
+        ):
+            return self
+        start, end = min(self.first if self.peaks else first, first), max(self.end, first + len(peaks))
+        start = max(start, end - HOURS)
+
+        def most(hour: int) -> int | None:
+            own = self.at(hour)
+            told = peaks[hour - first] if first <= hour < first + len(peaks) else None
+            return max((one for one in (own, told) if one is not None), default=None)
+
+        return History(start, tuple(most(hour) for hour in range(start, end)))
+
+
+def hour_of(at: datetime) -> int:
+    """The hour that a time is in, counted from the epoch in UTC."""
+    return int(at.astimezone(UTC).timestamp()) // SECONDS
+
+
+def packed(history: History) -> str:
+    """As text: `first:` and the peaks in base64."""
+    # 0 stands for an hour that is not known; what holds no MiB is one.
+    numbers = array("I", (0 if peak is None else min(max(1, peak), MOST) for peak in history.peaks))
+    return f"{history.first}:{base64.b64encode(zlib.compress(numbers.tobytes(), 9)).decode()}"
+
+
+def unpacked(text: str) -> History:
+    """What was packed; nothing where it cannot be read: it is learned anew."""
+    first, _, peaks = text.partition(":")
+    try:
+        start = int(first)
+        unpacker = zlib.decompressobj()
+        # A checkpoint may say anything: no more is read than is ever packed.
+        numbers = array("I", unpacker.decompress(base64.b64decode(peaks, validate=True), HOURS * 4))
+    except (ValueError, binascii.Error, zlib.error):
+        return History()
+    return History(start, tuple(number or None for number in numbers))

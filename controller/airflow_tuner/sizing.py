@@ -1,0 +1,169 @@
+"""Memory from what the coming hours will take: the request for the usual, the limit for the stated risk. Pure.
+
+A raise comes before the peak that is foreseen; a decrease comes late, is far smaller than what is free, and never on
+missing or new evidence.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from airflow_tuner import api, quantity
+from airflow_tuner.footprint import Footprint
+from airflow_tuner.forecast import WEEK, Forecast, forecast
+from airflow_tuner.history import History, hour_of
+from airflow_tuner.model import Memory, MetricsState, Observation, Values, Workload
+from airflow_tuner.quantity import MEBIBYTE, readable
+from airflow_tuner.sentence import counted, short
+from airflow_tuner.steps import PROBE_SPIKE, Bounds, Past, Step
+
+RESERVED = 3
+"""Hours that a request is for, the present one included. A limit is for all hours that are foreseen: with one for the
+afternoon alone a night without an operator would end in kills."""
+
+PRESENT = 1.1
+"""On the most that is held at present: it may grow while the resize is on its way."""
+
+SPARE = 30 * MEBIBYTE
+"""On every limit: the kernel's own memory of a container, and what lies between two samples."""
+
+WORTH = 0.02
+"""Share of the present value below which a raise is not worth a change."""
+
+LOWER = 0.85
+"""Share of the present value from which a decrease is worth a change."""
+
+AFTER_KILL = timedelta(hours=6)
+"""So long after an answer to a kill nothing is lowered: the retry must fit, and the next run as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A target, with all that its size follows from."""
+
+    spec: api.Spec
+    bounds: Bounds
+    workload: Workload
+    past: Past
+    before: Values
+    """What it should have so far."""
+    seen: Observation
+    law: Footprint | None
+    """Of a worker: what slots take."""
+    slots: int | None
+    """Of a worker: the limit must carry so many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """What memory a target's history asks for."""
+
+    foreseen: Forecast | None = None
+    """The largest of the hours ahead; `None`: too little is known."""
+    target: Memory | None = None
+    """Inside the bounds."""
+    step: Step | None = None
+    hold: str = ""
+    """Why less is not set, though less would do; empty where nothing is to be said."""
+
+
+def assess(subject: Subject) -> Sizing:
+    """What the history of a target asks for."""
+    spec, workload, now = subject.spec, subject.workload, subject.before.memory
+    history = subject.seen.histories.get(workload.target)
+    if history is None or now.limit is None:
+        return Sizing()
+    hour, days = hour_of(subject.seen.at), spec.objectives.days_per_out_of_memory
+    ahead = forecast(history, hour, days)
+    if not ahead:
+        return Sizing()
+    foreseen = replace(max(ahead, key=lambda one: one.safe), usual=max(one.usual for one in ahead[:RESERVED]))
+    held = max((pod.usage.anonymous.value for pod in workload.living if pod.usage.anonymous is not None), default=0.0)
+    carried = subject.law.need(subject.slots) if subject.law is not None and subject.slots else 0
+    spike = PROBE_SPIKE if workload.probe is not None else 0
+    limit = max(foreseen.safe * MEBIBYTE + spike, PRESENT * held) + SPARE
+    limit = max(quantity.rounded(limit), carried)
+    request = limit if equal(spec, workload) else quantity.rounded(max(foreseen.usual * MEBIBYTE, held))
+    target = subject.bounds.hold(Memory(min(request, limit), limit))
+    if (more := _more(subject, target)) != now:
+        waits = _within(subject, spec.changes.cooldown.raise_seconds)
+        step = None if waits else _step(subject, foreseen, more, carried, "MemoryForecast")
+        return Sizing(foreseen, target, step)
+    if (less := _less(now, target)) != now:
+        hold = _held(subject, history)
+        return Sizing(
+            foreseen, target, None if hold else _step(subject, foreseen, less, carried, "MemoryReleased"), hold
+        )
+    return Sizing(foreseen, target)
+
+
+def equal(spec: api.Spec, workload: Workload) -> bool:
+    """Request and limit move together: the policy says so, or the pods are Guaranteed."""
+    own, component = spec.worker(workload.target, workload.name), spec.component(workload.component)
+    entry = own if workload.component == "worker" else component
+    return (entry is not None and entry.memory.limit_equals_request) or any(pod.guaranteed for pod in workload.pods)
+
+
+def _more(subject: Subject, target: Memory) -> Memory:
+    """What is raised now: a request by the policy's largest step at most; what is worth no change stays."""
+    now = subject.before.memory
+    limit, request = now.limit or 0, now.request or 0
+    wanted, most = target.request or 0, request * (1 + subject.spec.changes.max_step.memory_percent / 100)
+    if request and not equal(subject.spec, subject.workload):
+        wanted = quantity.rounded(min(wanted, most))
+    more = Memory(
+        max(request, wanted) if wanted > (1 + WORTH) * request else now.request,
+        target.limit if (target.limit or 0) > (1 + WORTH) * limit else now.limit,
+    )
+    # The one may rise where the other is what it was.
+    return replace(more, limit=max(more.limit or 0, more.request or 0))
+
+
+def _less(now: Memory, target: Memory) -> Memory:
+    """What is lowered now: what is worth no change stays."""
+    limit = target.limit if (target.limit or 0) <= LOWER * (now.limit or 0) else now.limit
+    request = target.request if (target.request or 0) <= LOWER * (now.request or 0) else now.request
+    return Memory(None if request is None else min(request, limit or request), limit)
+
+
+def _within(subject: Subject, seconds: int) -> bool:
+    """The last change of the target is so recent."""
+    changed = subject.past.changed
+    return changed is not None and subject.seen.at - changed < timedelta(seconds=seconds)
+
+
+def _held(subject: Subject, history: History) -> str:
+    """Why memory that is not needed is kept for now; empty where it may be released."""
+    seen, pods, raised = subject.seen, subject.workload.living, subject.past.raised
+    if history.known < WEEK:
+        return f"Less would do, but only {history.known / 24:.1f} days are known: no week's peak was seen."
+    if seen.metrics.state is not MetricsState.FRESH or not pods or any(pod.usage.anonymous is None for pod in pods):
+        return "Less would do, but what the pods hold now is not known."
+    if raised is not None and seen.at - raised.at < AFTER_KILL:
+        return f"Less would do, but the kill at {raised.at:%H:%M:%S} is less than six hours ago."
+    if _within(subject, subject.spec.changes.cooldown.lower_seconds):
+        return "Less would do; the cooldown after the last change is running."
+    return ""
+
+
+def _step(subject: Subject, foreseen: Forecast, after: Memory, carried: int, reason: str) -> Step:
+    """The step, with its numbers."""
+    now, workload = subject.before.memory, subject.workload
+    parts = [
+        f"{name} {readable(old or 0)} -> {readable(new or 0)}"
+        for name, old, new in (("request", now.request, after.request), ("limit", now.limit, after.limit))
+        if old != new
+    ]
+    bound = ""
+    if carried and after.limit == carried:
+        slots = counted(subject.slots or 0, "busy slot takes", "busy slots take")
+        bound = f" The limit is what {slots}: {subject.law.told(subject.slots or 0, 0) if subject.law else ''}."
+    elif after.limit == subject.bounds.max:
+        bound = f" The policy's maximum is {readable(subject.bounds.max)}."
+    days = subject.spec.objectives.days_per_out_of_memory
+    return Step(
+        replace(subject.before, memory=after),
+        reason,
+        f"Memory {', '.join(parts)} for all pods of {short(workload.label)}: from the hourly peaks of "
+        f"{foreseen.days:.1f} days, the next {RESERVED} hours take {foreseen.usual:.0f} MiB usually, and the next day "
+        f"more than {foreseen.safe:.0f} MiB once in {days} days (foreseen from {foreseen.rule}).{bound}",
+    )

@@ -1,0 +1,79 @@
+"""What a turn adds to the memory of past hours, and what it leaves out."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+from airflow_tuner import api, checkpoint
+from airflow_tuner.history import History, hour_of
+from airflow_tuner.learning import complete, filled, learned
+from airflow_tuner.model import Observation, Sample
+from core.worlds import MI, NOW, airflow, observed, pod, scheduler, spec, tasks, turn, usage, worker
+
+HOUR = hour_of(NOW)
+
+
+def holding(*sizes: float | None, **fields: object) -> Observation:
+    """Workers that hold so much."""
+    pods = [pod(f"w{number}", usage=usage(anonymous=size)) for number, size in enumerate(sizes)]
+    return observed(worker(*pods), **fields)
+
+
+def peak(seen: Observation, prior: api.Status | None = None, hour: int = HOUR) -> int | None:
+    history = learned(prior or api.Status(), seen).histories.get("worker/default", History())
+    return history.at(hour)
+
+
+def test_the_most_that_any_pod_held_within_the_hour_is_its_peak() -> None:
+    assert peak(holding(300, 700.5, None)) == 701
+    again = replace(holding(400), histories={"worker/default": History(HOUR, (701,))})
+    assert peak(again) == 701
+
+
+def test_what_is_not_known_is_not_learned() -> None:
+    assert peak(holding(None)) is None
+    assert peak(observed(worker())) is None
+
+
+def test_a_sample_of_the_hour_before_is_not_one_of_this_hour() -> None:
+    seen = holding(700)
+    late = replace(seen, at=NOW + timedelta(hours=1))
+    assert peak(late, hour=HOUR + 1) is None
+
+
+def test_what_has_leaked_is_no_demand() -> None:
+    leaking = replace(usage(anonymous=900), growth_days=Sample(10 * MI / 3600, NOW))
+    seen = observed(worker(pod(usage=leaking, started=NOW - timedelta(hours=50))))
+    assert peak(seen) == 400
+    slow = replace(usage(anonymous=900), growth_days=Sample(MI / 7200, NOW))
+    assert peak(observed(worker(pod(usage=slow, started=NOW - timedelta(hours=50))))) == 900
+
+
+def test_while_a_slow_database_piles_tasks_up_nothing_is_learned() -> None:
+    assert peak(holding(900, airflow=airflow(tasks(critical=3.0)))) is None
+    assert peak(holding(900, airflow=airflow(tasks(critical=0.01)))) == 900
+    waits = scheduler(pod("s", usage=usage(cpu=0.01)))
+    (workers,) = holding(900).workloads
+    assert peak(observed(workers, waits, airflow=airflow(tasks(section=2.3)))) is None
+
+
+def test_a_kill_says_that_more_than_its_limit_was_wanted_also_later() -> None:
+    killed = turn(spec(), observed(worker(pod(died=NOW, usage=usage(anonymous=500)))))
+    later = replace(killed.seen, at=NOW + timedelta(minutes=90))
+    for seen in (killed.seen, later):
+        assert peak(seen, killed.status) == 1229
+
+
+def test_a_checkpoint_holds_the_hours_that_are_over() -> None:
+    histories = {"worker/default": History(HOUR - 2, (300, 400, 500)), "triggerer": History(HOUR, (100,))}
+    over = complete(histories, NOW)
+    assert over == {"worker/default": History(HOUR - 2, (300, 400))}
+    kept = checkpoint.remembered(api.Status(), "uid", over)
+    assert checkpoint.histories(kept, "uid") == over
+    assert checkpoint.histories(kept, "another policy of that name") == {}
+    assert checkpoint.histories(None, "uid") == {}
+
+
+def test_the_metrics_source_fills_the_past_of_the_workloads_that_are_targets() -> None:
+    names = {"airflow-worker": "worker/default"}
+    told = {"airflow-worker": [300, None], "somebody-elses": [900, 900]}
+    assert filled({}, names, HOUR - 2, told) == {"worker/default": History(HOUR - 2, (300, None))}
