@@ -94,7 +94,7 @@ def page(
     sections = [
         f"{target}: container {workload.container} of {workload.label}, {pods}, {mode}.",
         wrapped(found.why),
-        section("Memory", _memory(found, item.slots, f"{readable(bounds.min)} to {readable(bounds.max)}")),
+        section("Memory", _memory(found, item, f"{readable(bounds.min)} to {readable(bounds.max)}")),
     ]
     if workload.component == "worker":
         sections.append(section("Slots", _slots(spec, found, item.slots)))
@@ -105,8 +105,8 @@ def page(
     return "\n\n".join(sections)
 
 
-def _memory(found: TargetDecision, slots: SlotsAssessment, bounds: str) -> Iterator[tuple[str, str]]:
-    workload = found.workload
+def _memory(found: TargetDecision, item: decide.Item, bounds: str) -> Iterator[tuple[str, str]]:
+    workload, slots, sizing = found.workload, item.slots, item.sizing
     yield "template", _sizes(workload.template)
     running = [pod.running for pod in workload.living if pod.running is not None]
     for memory in dict.fromkeys(running):
@@ -119,6 +119,16 @@ def _memory(found: TargetDecision, slots: SlotsAssessment, bounds: str) -> Itera
     if slots.footprint is not None:
         how = "measured here" if slots.footprint.measured else "as measured on an empty Airflow of this line"
         yield "model", f"{slots.footprint}, the slot {how}"
+    if (foreseen := sizing.foreseen) is not None and sizing.target is not None:
+        days = item.spec.objectives.days_per_out_of_memory
+        yield (
+            "forecast",
+            f"{foreseen.usual:.0f} MiB usually, in the next hours; once in {days} days more than "
+            f"{foreseen.safe:.0f} MiB, in the next day; from {foreseen.days:.1f} days, {foreseen.rule}",
+        )
+        yield "asked for", _sizes(sizing.target)
+    if sizing.hold:
+        yield "held", sizing.hold
 
 
 def _slots(spec: api.Spec, target: TargetDecision, found: SlotsAssessment) -> Iterator[tuple[str, str]]:

@@ -67,7 +67,7 @@ USUAL_QUANTILE = 0.8
 UNUSUAL = 1.1
 """Times the most of the week before a day, from which a peak of that day may be one of every month."""
 
-NEVER = -math.inf
+NEVER: float = -math.inf
 
 
 @dataclass(frozen=True, slots=True)

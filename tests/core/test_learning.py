@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from airflow_tuner import api, checkpoint
 from airflow_tuner.history import History, hour_of
@@ -12,7 +13,7 @@ from core.worlds import MI, NOW, airflow, observed, pod, scheduler, spec, tasks,
 HOUR = hour_of(NOW)
 
 
-def holding(*sizes: float | None, **fields: object) -> Observation:
+def holding(*sizes: float | None, **fields: Any) -> Observation:  # noqa: ANN401 - any field of the observation
     """Workers that hold so much."""
     pods = [pod(f"w{number}", usage=usage(anonymous=size)) for number, size in enumerate(sizes)]
     return observed(worker(*pods), **fields)
@@ -75,5 +76,5 @@ def test_a_checkpoint_holds_the_hours_that_are_over() -> None:
 
 def test_the_metrics_source_fills_the_past_of_the_workloads_that_are_targets() -> None:
     names = {"airflow-worker": "worker/default"}
-    told = {"airflow-worker": [300, None], "somebody-elses": [900, 900]}
+    told: dict[str, list[int | None]] = {"airflow-worker": [300, None], "somebody-elses": [900, 900]}
     assert filled({}, names, HOUR - 2, told) == {"worker/default": History(HOUR - 2, (300, None))}

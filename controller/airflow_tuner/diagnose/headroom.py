@@ -162,15 +162,11 @@ def memory_overprovisioned(case: Case) -> Iterator[Finding]:
 
 
 def _given(item: decide.Item) -> str:
-    """Whose the memory is, and how less of it is had."""
-    if item.before.memory == item.workload.template:
-        return "The operator lowers no memory: set less in the template, if a week's peaks leave room for it."
-    limit = item.workload.template.limit
-    template = "" if limit is None else f" from a limit of {readable(limit)}"
-    return (
-        f"The operator has raised it{template}, and lowers no memory: a lower memory.max takes it back, if a week's "
-        "peaks leave room for that."
-    )
+    """What the operator does about it, and what it waits for."""
+    if item.spec.mode is api.Mode.RECOMMEND:
+        return "In mode Recommend the operator changes nothing: what it would set is among its recommendations."
+    waits = item.sizing.hold or "It waits for a forecast from a week of hourly peaks."
+    return f"The operator releases what the coming day does not take. {waits}"
 
 
 def _day(pod: Pod, now: datetime) -> float | None:
