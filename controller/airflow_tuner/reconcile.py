@@ -39,7 +39,7 @@ AGAIN = timedelta(milliseconds=200)
 USUAL = timedelta(seconds=30)
 """Between two turns when nothing happens."""
 SOON = timedelta(seconds=5)
-"""After a server did not answer."""
+"""After a server did not answer, and while the past is being read."""
 SLOW = timedelta(seconds=60)
 """After a refusal, or while the user must act."""
 EVICT_AGAIN = timedelta(minutes=5)
@@ -227,7 +227,7 @@ class Turn:
         await self.recorder.tell_findings(policy, told.prior, told.findings, now, first=self.first)
         self.first, self.refused, self.lost = False, False, 0
         log.info("policy %s/%s: %s", self.namespace, self.name, _sentence(told.decision, told.status))
-        return RESIZED if asked else USUAL
+        return RESIZED if asked else SOON if self.unread else USUAL
 
     def _begin(self, policy: Object) -> None:
         """With what is remembered of past hours; the metrics source is asked for those that are not."""
