@@ -109,6 +109,8 @@ class Slots:
     """Queues it serves."""
     oldest: float
     """Seconds that its longest running task has run; 0 when none runs."""
+    tasks: Mapping[str, int] = field(default_factory=dict)
+    """Airflow's tasks that run, as `dag.task`, and how many of each; as far as their messages say it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +248,20 @@ class Metrics:
 
 
 @dataclass(frozen=True, slots=True)
+class Ran:
+    """Tasks that ran in a worker shortly before something in it was killed for memory."""
+
+    at: datetime
+    """When the kill was seen."""
+    tasks: Mapping[str, int]
+    """As `dag.task`, and how many of each at once."""
+    here: bool
+    """In that worker, as it said itself; else in its queues, as Airflow says."""
+    killed: tuple[str, ...] = ()
+    """Tasks whose process SIGKILL ended, as Airflow 2 names them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """One look at one Airflow deployment."""
 
@@ -266,6 +282,8 @@ class Observation:
     """The policy that acts on this Airflow instead of the one that is looked at."""
     autoscalers: tuple[Autoscaler, ...] = ()
     """What else changes workloads of the namespace."""
+    ran: Mapping[str, Ran] = field(default_factory=dict)
+    """What ran in workers before their last kill, by UID of the pod; as far as it was seen."""
 
     def autoscalers_of(self, workload: Workload) -> tuple[Autoscaler, ...]:
         """What else changes this workload."""

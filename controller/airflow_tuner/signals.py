@@ -214,15 +214,23 @@ GAUGES = Signal(
     "slots and parsing are left alone",
 )
 
+_RAN = 'sum by (queue, dag_id, task_id) (max_over_time(airflow_ti_running{queue!="",dag_id!="",$airflow}[2m]))'
+# Airflow 2 makes a series of each run, whose name ends with the signal that ended it: -9.
+_KILLED = '{__name__=~"airflow_local_task_job_task_exit_[0-9]+_.+__9",$airflow}'
+_NAME = '"task","$$1","__name__","airflow_local_task_job_task_exit_[0-9]+_(.+)__9"'
 _QUEUED = 'min_over_time((sum by (queue) (airflow_ti_queued{queue!="",$airflow}))[2m:15s])'
 
 QUEUES = Signal(
     "queues",
     'sum by (__name__, queue) ({__name__=~"airflow_ti_(queued|running)",queue!="",$airflow})'
-    f' or label_replace({_QUEUED},"signal","queued_least","","")',
+    f' or label_replace({_QUEUED},"signal","queued_least","","")'
+    f' or label_replace(topk(20, {_RAN} > 0),"signal","ran","","")'
+    f' or label_replace(topk(5, label_replace({_KILLED} unless {_KILLED} offset 2m,{_NAME})),"signal","killed","","")',
     "tasks",
     "Airflow 2 has none: which queue waits is then known only where all workers serve the same ones",
 )
+"""Tasks that wait and run, by queue; the least that waited, and those that ran within two minutes by name (the twenty
+of which most did); on Airflow 2 also those whose process was killed meanwhile."""
 
 _PARSED = 'airflow_dag_processing_last_run_seconds_ago{dag_file!="",$airflow}'
 # Airflow says it every 30 s for each file it knows. The gauge outlives its file: one that counts moves, or is new.

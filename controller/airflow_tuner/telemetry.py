@@ -101,6 +101,10 @@ class Tasks:
     """Tasks of all DAGs that ended within ten minutes."""
     quiet: float | None = None
     """Seconds since the last start of a task, at most; 0: one was within `LEAST` seconds."""
+    ran: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Tasks that ran within `LEAST` seconds, by Celery queue: `dag.task`, and how many at once; empty on Airflow 2."""
+    killed: tuple[str, ...] = ()
+    """Tasks whose process SIGKILL ended within `LEAST` seconds, as their series name them: Airflow 2 alone tells it."""
 
     @property
     def parallelism(self) -> int | None:
@@ -238,9 +242,13 @@ def _identity(item: Series) -> dict[str, str]:
 
 def _tasks(gauges: tuple[Series, ...], queues: tuple[Series, ...], rates: Mapping[str, float]) -> Tasks:
     by_queue: dict[str, dict[str, int]] = {"airflow_ti_queued": {}, "airflow_ti_running": {}, "queued_least": {}}
+    ran: dict[str, dict[str, int]] = {}
     for item in queues:
-        kind = item.labels.get("signal") or item.labels.get("__name__", "")
-        by_queue.setdefault(kind, {})[item.labels.get("queue", "")] = round(item.value)
+        kind, queue = item.labels.get("signal") or item.labels.get("__name__", ""), item.labels.get("queue", "")
+        if kind == "ran":
+            ran.setdefault(queue, {})[f"{item.labels['dag_id']}.{item.labels.get('task_id', '')}"] = round(item.value)
+        elif kind in by_queue:
+            by_queue[kind][queue] = round(item.value)
     ended, whole_day = rates.get("ended", 0), rates.get("busy_day_samples", 0) >= DAY_SAMPLES
     critical, sections = rates.get("critical", 0), rates.get("sections", 0)
     return Tasks(
@@ -260,6 +268,8 @@ def _tasks(gauges: tuple[Series, ...], queues: tuple[Series, ...], rates: Mappin
         queued_least=by_queue["queued_least"],
         quiet=_quiet(rates),
         pace=_whole(rates.get("dags_now")),
+        ran=ran,
+        killed=tuple(sorted({item.labels["task"] for item in queues if item.labels.get("signal") == "killed"})),
     )
 
 

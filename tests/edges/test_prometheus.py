@@ -310,6 +310,8 @@ airflow_pool_running_slots_default_pool 2
 airflow_pool_scheduled_slots 6
 airflow_pool_scheduled_slots_default_pool 6
 airflow_ti_start 27
+airflow_local_task_job_task_exit_812_short_tasks_work__9 1
+airflow_local_task_job_task_exit_813_short_tasks_work_0 1
 airflow_task_duration{dag_id="short_tasks",task_id="work",quantile="0.99"} 3.087244294
 airflow_task_duration_sum{dag_id="short_tasks",task_id="work"} 73.272266127
 airflow_task_duration_count{dag_id="short_tasks",task_id="work"} 24
@@ -419,6 +421,7 @@ def test_every_signal_of_both_lines_is_read(scraped: Scraped) -> None:
     assert (tasks.open_slots, tasks.handed_out, tasks.parallelism) == (0, 32, 32)
     assert (tasks.handed_out_least, tasks.waiting_least, tasks.queued_least) == (32, 29, {"default": 29})
     assert tasks.quiet is None, "not known before two minutes"
+    assert (tasks.ran, tasks.killed) == ({"default": {"short_tasks.work": 2}}, ()), "not what only waited"
     assert tasks.duration == pytest.approx(64.940539 / 22, rel=0.05)
     assert tasks.longest == 3.750219
     assert tasks.critical == pytest.approx(0.12026 / 53, rel=0.05)
@@ -433,6 +436,7 @@ def test_every_signal_of_both_lines_is_read(scraped: Scraped) -> None:
     assert (tasks.queued, tasks.running, tasks.parallelism, tasks.busy_day) == ({}, {}, 32, None)
     assert (tasks.handed_out_least, tasks.waiting_least, tasks.queued_least, tasks.quiet) == (32, 30, {}, None)
     assert tasks.duration == pytest.approx(73.272 / 24, rel=0.05)
+    assert (tasks.ran, tasks.killed) == ({}, ("short_tasks_work",))
     assert [item.name for item in parsing.slowest] == ["slow_000", "short_tasks"]
     assert parsing.slowest[0].seconds == pytest.approx(15.479 / 7, rel=0.05)
     assert parsing.seconds == pytest.approx(18.78 / 24, rel=0.05)
