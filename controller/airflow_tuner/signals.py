@@ -305,7 +305,17 @@ heartbeats of three minutes, their count 30 s ago, most slots busy at once withi
 minutes apart), parses per second and their seconds, files, files that were parsed within the rounds, and the most
 seconds that a file was not parsed."""
 
+_MEM = "airflow_task_mem_usage_"
+# The task is a part of the series' name, and becomes a label here. A gauge outlives its task: one that counts moves.
+_PERCENT = f'label_replace({{__name__=~"{_MEM}.+",$airflow}},"task","$$1","__name__","{_MEM}(.+)")[30m:1m]'
+_WORKERS = 'container_memory_working_set_bytes{$container,container=~".*worker"}'
+_NODES = f"machine_memory_bytes{{$cluster}} and on (instance) {_WORKERS}"
+TASK_MEMORY = f"topk(5, max_over_time({_PERCENT}) and changes({_PERCENT}) > 0) / 100 * scalar(min({_NODES}))"
+"""Bytes of the largest tasks of half an hour. Airflow 2 tells them as percents of the whole node's memory; where nodes
+differ, the smallest counts."""
+
 SIGNS = {
+    "task_memory": TASK_MEMORY,
     # Airflow 3 tells each of several executors apart, Airflow 2 none.
     "handed_out_least": f"max({_HANDED_OUT.format('=~', '.*Celery.*')}) or max({_HANDED_OUT.format('=', '')})",
     "waiting_least": 'min_over_time((sum({__name__=~"airflow_pool_queued_slots_.+",$airflow}))[2m:15s])',
@@ -323,7 +333,8 @@ SIGNS = {
 """What each is: least tasks handed out and least that waited within two minutes, seconds since the last look that saw a
 task start in the two minutes before it, looks in two minutes that could tell, the scheduler's loops per second and
 their seconds, least errors of import in two minutes, triggers of a triggerer, most that one could take within three
-minutes, their heartbeats in three minutes, and how many tasks of the busiest DAGs ended."""
+minutes, their heartbeats in three minutes, how many tasks of the busiest DAGs ended, and the memory
+of the largest tasks."""
 
 
 AIRFLOW_RATES = Signal("rates", _apart(RATES), "as each is named", "slots and parsing are left alone")

@@ -65,6 +65,16 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskMemory:
+    """How large a task's process was, of which others may share a part. Airflow 3 does not say it."""
+
+    name: str
+    """As its series names it: DAG and task, with underscores."""
+    size: int
+    """Most bytes within half an hour."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tasks:
     """How tasks flow. `None` where it is not known."""
 
@@ -103,6 +113,8 @@ class Tasks:
     """Seconds since the last start of a task, at most; 0: one was within `LEAST` seconds."""
     ran: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Tasks that ran within `LEAST` seconds, by Celery queue: `dag.task`, and how many at once; empty on Airflow 2."""
+    largest: tuple[TaskMemory, ...] = ()
+    """The largest tasks, the largest first; empty on Airflow 3."""
     killed: tuple[str, ...] = ()
     """Tasks whose process SIGKILL ended within `LEAST` seconds, as their series name them: Airflow 2 alone tells it."""
 
@@ -207,6 +219,7 @@ def read(answers: Answers, line: str | None) -> Airflow:
             "spec.metrics.airflowMatchLabels."
         )
     answered = [*answers.get(signals.AIRFLOW_RATES.name, ()), *answers.get(signals.AIRFLOW_SIGNS.name, ())]
+    largest = [item for item in answered if item.labels.get("signal") == "task_memory"]
     rates = {item.labels.get("signal", ""): item.value for item in answered if "dag_id" not in item.labels}
     by_dag = [item for item in answered if "dag_id" in item.labels]
     if not rates.get("beats"):
@@ -220,7 +233,11 @@ def read(answers: Answers, line: str | None) -> Airflow:
             )
         return Airflow(problem=problem, still="beats" in rates and "known" in rates)
     return Airflow(
-        tasks=replace(_tasks(gauges, answers.get(signals.QUEUES.name, ()), rates), paces=_paces(by_dag)),
+        tasks=replace(
+            _tasks(gauges, answers.get(signals.QUEUES.name, ()), rates),
+            paces=_paces(by_dag),
+            largest=_largest_tasks(largest),
+        ),
         parsing=_parsing(gauges, rates, answers.get(signals.SLOWEST_FILES.name, ()), line),
         loop=rates["loop_seconds"] / rates["loops"] if rates.get("loops") and "loop_seconds" in rates else None,
         beats=rates["beats"],
@@ -288,6 +305,11 @@ def _paces(answered: Iterable[Series]) -> tuple[Pace, ...]:
         if "dag_now" in values
     ]
     return tuple(sorted(found, key=lambda pace: (-pace.now, pace.dag)))
+
+
+def _largest_tasks(answered: Iterable[Series]) -> tuple[TaskMemory, ...]:
+    found = [TaskMemory(item.labels.get("task", ""), round(item.value)) for item in answered]
+    return tuple(sorted(found, key=lambda task: (-task.size, task.name)))
 
 
 def _whole(value: float | None) -> int | None:

@@ -396,8 +396,8 @@ def test_every_signal_of_both_lines_is_read(scraped: Scraped) -> None:
         parsing = scraped.read(line, release=release).parsing
         return 0 if parsing is None else len(parsing.slowest)
 
-    # What needs a history of hours has a test of its own.
-    young = {*signals.RATES, *signals.SIGNS} - {"dag_day", "dag_week"}
+    # What needs a history of hours, or nodes, has a test of its own.
+    young = {*signals.RATES, *signals.SIGNS} - {"dag_day", "dag_week", "task_memory"}
     scraped.wait(lambda: set(rates()) == young, "every rate")
     # Looks are five minutes apart by the clock: one more may have come meanwhile.
     now = rates()
@@ -512,6 +512,35 @@ def test_the_least_of_two_minutes_and_the_last_start_of_a_task_are_known(scraped
     assert found.quiet is not None
     # The last start was at some time between two samples, 310 s and 280 s before; the looks are 15 s apart.
     assert 280 <= found.quiet <= 370
+
+
+def test_the_largest_tasks_of_airflow_2_are_known_in_bytes_of_the_smallest_node(scraped: Scraped) -> None:
+    def node(name: str, size: float) -> str:
+        labels = f'instance="{name}",namespace="n",pod="{name}",container="worker",id="/kubepods/pod1/{LIVING}"'
+        return f'machine_memory_bytes{{instance="{name}"}} {size}\ncontainer_memory_working_set_bytes{{{labels}}} 5e8\n'
+
+    def shown(load: float, small: float, age: float) -> Page:
+        text = f"airflow_scheduler_heartbeat {1000 - age}\nairflow_task_mem_usage_etl_load {load}\n"
+        text += f"airflow_task_mem_usage_etl_small {small}\nairflow_task_mem_usage_etl_ended 60\n"
+        text += node("one", 10e9) + node("two", 20e9) + 'machine_memory_bytes{instance="without_workers"} 1e9\n'
+        return paged(text, still=True, age=age, release="hogs")
+
+    scraped.show(
+        *(shown(load, 1 + age / 1000, age) for load, age in ((10, 250), (25, 190), (12, 130), (12, 70), (3, 10)))
+    )
+    metrics = api.Metrics(match_labels={"release": "hogs"}, airflow_match_labels={"release": "hogs"})
+    # All lines come from one exporter here, so what the lines call their instance has another name.
+    promql = signals.TASK_MEMORY.replace("(instance)", "(exported_instance)")
+
+    def sizes(namespace: str) -> dict[str, float]:
+        signal, scope = Signal("hogs", promql, "bytes", ""), prometheus.scope(metrics, namespace)
+        return {item.labels["task"]: item.value for item in asked_for(scraped.prometheus.url, signal, scope)}
+
+    found = sizes("n")
+    assert {*found} == {"etl_load", "etl_small"}, "not one that has long ended"
+    # Looks are a minute apart by the clock, and so are the samples: each look has one of its own.
+    assert found["etl_load"] == pytest.approx(2.5e9)
+    assert sizes("nowhere") == {}, "no node, no bytes"
 
 
 def test_an_airflow_without_series_is_told(scraped: Scraped) -> None:

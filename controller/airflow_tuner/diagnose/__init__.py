@@ -16,6 +16,7 @@ from airflow_tuner.diagnose import (
     files,
     growth,
     headroom,
+    hogs,
     memory,
     ownership,
     scheduling,
@@ -47,6 +48,7 @@ CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     scheduling.triggerer_saturated,
     headroom.concurrency_exceeds_memory,  # who may die next
     headroom.memory_headroom_low,
+    hogs.task_memory_hog,  # by whose doing
     growth.memory_leak_suspected,
     memory.limits_missing,  # or take others along
     headroom.page_cache_not_demand,  # what only seems so
