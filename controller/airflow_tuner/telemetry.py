@@ -40,7 +40,9 @@ class Pool:
     queued: int
     """Given to the executor: they wait for a worker."""
     scheduled: int
-    """They could run, and wait for the pool, the executor or the scheduler."""
+    """They could run, and wait for the pool, the executor, their DAG's own limits or the scheduler."""
+    open_least: int | None = None
+    """Least open slots within five minutes; `None`: not known, or without end."""
 
     @property
     def full(self) -> bool:
@@ -62,6 +64,20 @@ class Pace:
     most: int | None
     """At most within ten minutes of the day that ended six hours ago, and at this time of the week before; `None`: it
     is not known, as the DAG is younger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A DAG of which tasks were scheduled, and not queued, at every look within five minutes. Airflow 2 says it not."""
+
+    dag: str
+    scheduled: int
+    """Least of them."""
+    least: int
+    """Least tasks of it that ran or were queued meanwhile."""
+    most: int
+    ended: int
+    """Tasks of it that ended meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +131,12 @@ class Tasks:
     """Tasks that ran within `LEAST` seconds, by Celery queue: `dag.task`, and how many at once; empty on Airflow 2."""
     largest: tuple[TaskMemory, ...] = ()
     """The largest tasks, the largest first; empty on Airflow 3."""
+    held: tuple[Held, ...] = ()
+    """DAGs whose tasks are held back before they are queued."""
+    open_least: int | None = None
+    """Least of `open_slots` within five minutes, of any executor."""
+    starving: int | None = None
+    """Most tasks within five minutes that lacked slots of their pool."""
     killed: tuple[str, ...] = ()
     """Tasks whose process SIGKILL ended within `LEAST` seconds, as their series name them: Airflow 2 alone tells it."""
 
@@ -260,16 +282,19 @@ def _identity(item: Series) -> dict[str, str]:
 def _tasks(gauges: tuple[Series, ...], queues: tuple[Series, ...], rates: Mapping[str, float]) -> Tasks:
     by_queue: dict[str, dict[str, int]] = {"airflow_ti_queued": {}, "airflow_ti_running": {}, "queued_least": {}}
     ran: dict[str, dict[str, int]] = {}
+    open_least: dict[str, int] = {}
     for item in queues:
         kind, queue = item.labels.get("signal") or item.labels.get("__name__", ""), item.labels.get("queue", "")
         if kind == "ran":
             ran.setdefault(queue, {})[f"{item.labels['dag_id']}.{item.labels.get('task_id', '')}"] = round(item.value)
+        elif kind == "open_least":
+            open_least[_mapped(item.labels.get("pool", ""))] = round(item.value)
         elif kind in by_queue:
             by_queue[kind][queue] = round(item.value)
     ended, whole_day = rates.get("ended", 0), rates.get("busy_day_samples", 0) >= DAY_SAMPLES
     critical, sections = rates.get("critical", 0), rates.get("sections", 0)
     return Tasks(
-        pools=_pools(gauges),
+        pools=tuple(replace(pool, open_least=open_least.get(pool.name)) for pool in _pools(gauges)),
         queued=by_queue["airflow_ti_queued"],
         running=by_queue["airflow_ti_running"],
         open_slots=_largest(gauges, "airflow_executor_open_slots"),
@@ -286,6 +311,9 @@ def _tasks(gauges: tuple[Series, ...], queues: tuple[Series, ...], rates: Mappin
         quiet=_quiet(rates),
         pace=_whole(rates.get("dags_now")),
         ran=ran,
+        held=_held(queues),
+        open_least=_whole(rates.get("executor_open_least")),
+        starving=_whole(rates.get("starving")),
         killed=tuple(sorted({item.labels["task"] for item in queues if item.labels.get("signal") == "killed"})),
     )
 
@@ -336,13 +364,27 @@ def _pools(gauges: tuple[Series, ...]) -> tuple[Pool, ...]:
         if found := _POOL.fullmatch(name):
             states.setdefault(found[2], {})[found[1]] = round(item.value)
         elif name == "airflow_pool_open_slots" and item.labels.get("pool"):
-            # The exporter makes every other character of a name an underscore; a label keeps the name as it is.
-            states.setdefault(re.sub(r"[^a-zA-Z0-9_]", "_", item.labels["pool"]), {})["open"] = round(item.value)
+            states.setdefault(_mapped(item.labels["pool"]), {})["open"] = round(item.value)
     return tuple(
         # A pool of -1 slots has infinitely many open ones, which is no value of a sample.
         Pool(name, state.get("open"), state.get("running", 0), state.get("queued", 0), state.get("scheduled", 0))
         for name, state in sorted(states.items())
     )
+
+
+def _mapped(pool: str) -> str:
+    """The exporter makes every other character of a name an underscore; a label keeps the name as it is."""
+    return re.sub(r"[^a-zA-Z0-9_]", "_", pool)
+
+
+def _held(queues: Iterable[Series]) -> tuple[Held, ...]:
+    told: dict[str, dict[str, int]] = {}
+    for item in queues:
+        if item.labels.get("signal", "").startswith("held"):
+            told.setdefault(item.labels.get("dag_id", ""), {})[item.labels["signal"]] = round(max(0.0, item.value))
+    wanted = ("held", "held_least", "held_most", "held_ended")
+    known = {dag: values for dag, values in told.items() if all(name in values for name in wanted)}
+    return tuple(Held(dag, *(known[dag][name] for name in wanted)) for dag in sorted(known))
 
 
 def _largest(gauges: tuple[Series, ...], name: str) -> int | None:

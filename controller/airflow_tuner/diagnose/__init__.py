@@ -13,6 +13,7 @@ from airflow_tuner import api
 from airflow_tuner.diagnose import (
     arrival,
     autoscaling,
+    capped,
     files,
     growth,
     headroom,
@@ -41,6 +42,7 @@ CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     waiting.stranded_tasks,  # who died with tasks that others wait for
     scheduling.runaway_tasks,  # what creates more than there should be
     waiting.queue_lag_high,  # who waits
+    capped.dag_concurrency_capped,
     waiting.parsing_overloaded,
     files.parse_offenders,
     scheduling.scheduler_slow,  # what is slow before them
