@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from airflow_tuner import api
 from airflow_tuner.autoscaler import Autoscaler
+from airflow_tuner.crash import Crash
 from airflow_tuner.probe import Probe
 from airflow_tuner.telemetry import Airflow
 
@@ -133,6 +134,8 @@ class Pod:
     """The last death, where it was for memory."""
     eviction: Eviction | None = None
     """Why it has ended, where its node was short of memory."""
+    crash: Crash | None = None
+    """The last death of one of its containers, where it was not for memory."""
     guaranteed: bool = False
     """Its QoS class is Guaranteed."""
     ending: bool = False

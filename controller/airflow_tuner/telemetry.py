@@ -68,7 +68,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A DAG of which tasks were scheduled, and not queued, at every look within five minutes. Airflow 2 says it not."""
+    """A DAG of which tasks were scheduled, and not queued, at every look within five minutes. Not on Airflow 2."""
 
     dag: str
     scheduled: int

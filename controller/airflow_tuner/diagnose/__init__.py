@@ -14,6 +14,7 @@ from airflow_tuner.diagnose import (
     arrival,
     autoscaling,
     capped,
+    crashes,
     files,
     growth,
     headroom,
@@ -37,6 +38,7 @@ CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     sources.airflow_metrics_missing,
     sources.broker_unavailable,
     scheduling.scheduler_down,  # does Airflow run at all
+    crashes.crash_looping,
     memory.out_of_memory,  # who died
     memory.evicted,
     waiting.stranded_tasks,  # who died with tasks that others wait for
