@@ -23,8 +23,8 @@ CELERY = re.compile(
     re.DOTALL,
 )
 """Last words of a scheduler and of a worker that cannot load Celery: those of celery 5.7 with the celery provider
-3.26.0 (read on Airflow 3.3.2). Kubernetes has last words only where `terminationMessagePolicy` is `FallbackToLogsOnError`; the
-official chart leaves it at `File`."""
+3.26.0 (read on Airflow 3.3.2). Kubernetes has them only where `terminationMessagePolicy` is `FallbackToLogsOnError`;
+the official chart leaves it at `File`."""
 
 
 @dataclass(frozen=True, slots=True)

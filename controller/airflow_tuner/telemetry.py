@@ -213,6 +213,8 @@ class Airflow:
     tasks: Tasks | None = None
     parsing: Parsing | None = None
     problem: str = ""
+    doubt: str = ""
+    """Which numbers about parsing contradict each other: then `parsing` is `None`."""
     still: bool = False
     """The scheduler's heartbeat is known, and has not moved in three minutes."""
     loop: float | None = None

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -691,11 +692,19 @@ def airflow(control_plane: ControlPlane, needs: Callable[..., None]) -> Iterator
         yield airflow
 
 
-def looked(airflow: PlayedAirflow, url: str, now: datetime | None = None, source: str = "default") -> Observation:
+def looked(
+    airflow: PlayedAirflow,
+    url: str,
+    /,
+    now: datetime | None = None,
+    source: str = "default",
+    **fields: Any,  # noqa: ANN401 - any field of the spec
+) -> Observation:
     """One observation."""
 
     async def look() -> Observation:
-        spec = api.Spec.model_validate({"airflow": {"release": "airflow"}, "metrics": {"source": source}})
+        known = {"airflow": {"release": "airflow"}, "metrics": {"source": source}}
+        spec = api.Spec.model_validate({**known, **fields})
         sources = {"default": Prometheus("default", Source(url=url))}
         async with await Cluster.connect(airflow.control_plane.kubeconfig) as cluster:
             return await observe.observe(
@@ -745,6 +754,25 @@ def test_a_look_without_metrics_says_why_and_still_sees_the_pods(scraped: Scrape
     assert "other is not one of the operator's" in unknown.metrics.message
     assert absent.workloads == unanswered.workloads == unknown.workloads
     assert len(absent.workloads[0].pods) == 1
+
+
+def test_parse_times_that_cannot_be_are_not_believed(scraped: Scraped, airflow: PlayedAirflow) -> None:
+    metrics = {"airflowMatchLabels": {"release": "units"}, "windowSeconds": WINDOW}
+    parsing = {"memory": {"min": "512Mi", "max": "4Gi"}, "parsing": {"intervalSeconds": {"min": 15, "max": 600}}}
+
+    def seen(line: str) -> telemetry.Airflow:
+        told = {"airflow": {"release": "airflow", "version": line}, "metrics": metrics, "dagProcessor": parsing}
+        return looked(airflow, scraped.prometheus.url, **told).airflow
+
+    airflow.deploy("dag-processor", 1, {"limits": {"memory": "1Gi"}})
+    # Seconds, as a mapping of true milliseconds gives them: a second and a half for each parse.
+    scraped.show(paged(AIRFLOW_2, release="units"))
+    scraped.wait(lambda: seen("2").parsing is not None, "rates", 2 * WINDOW)
+    scraped.wait(lambda: bool(seen("3").doubt), "the dag-processor's pod")
+    assert seen("3").parsing is None
+    assert "parses of 78" in seen("3").doubt
+    assert seen("3").tasks is not None, "the rest is believed"
+    assert seen("2").doubt == ""
 
 
 # Servers that are no Prometheus.

@@ -36,6 +36,7 @@ CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     ownership.targets_not_found,  # is there anything to look at
     sources.metrics_missing,  # can we trust what we see
     sources.airflow_metrics_missing,
+    sources.metrics_unit_suspicious,
     sources.broker_unavailable,
     scheduling.scheduler_down,  # does Airflow run at all
     crashes.crash_looping,
