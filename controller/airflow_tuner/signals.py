@@ -221,7 +221,7 @@ _NAME = '"task","$$1","__name__","airflow_local_task_job_task_exit_[0-9]+_(.+)__
 _QUEUED = 'min_over_time((sum by (queue) (airflow_ti_queued{queue!="",$airflow}))[2m:15s])'
 
 
-def held(span: str = "5m", step: str = "30s", looks: int = 9) -> dict[str, str]:
+def held(span: str = "5m", step: str = "1m", looks: int = 5) -> dict[str, str]:
     """The three DAGs of which most tasks were scheduled at every look within `span`, and what else each did then.
 
     A gauge is missing before its first value, which is not zero: so many `looks` must be there.

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
-from airflow_tuner import signals, telemetry
+from airflow_tuner import api, signals, telemetry
+from airflow_tuner.fleet import Deployment, Laws
 from airflow_tuner.model import Finding, Pod, Severity
 from airflow_tuner.signals import Series
 from airflow_tuner.telemetry import Held, Pace, Pool
+from core.scrapes import Scrapes
 from core.worlds import observed, pod, scheduler, slots, slots_spec, tasks, turn, usage, worker
 
 CAPPED = Held("etl", scheduled=24, least=16, most=16, ended=60)
@@ -129,3 +131,33 @@ def test_only_a_dag_of_which_all_is_told_is_read() -> None:
     assert found is not None
     assert found.held == (Held("etl", 24, 15, 16, 60),)
     assert (found.pools[0].open_least, found.open_least, found.starving) == (4, 36, 36)
+
+
+# The fleet model has no limits of DAGs: whatever holds tasks back in it is something else.
+
+
+@pytest.mark.parametrize("number", [4, 16, 64], ids="{}slots".format)
+@pytest.mark.parametrize("pool", [4, 128], ids="pool{}".format)
+@pytest.mark.parametrize("parallelism", [32, 200], ids="parallelism{}".format)
+def test_in_a_fleet_without_such_limits_no_dag_is_ever_named(number: int, pool: int, parallelism: int) -> None:
+    fleet = Deployment(3, laws=Laws.measured("3"), parallelism=parallelism, pools={"default_pool": pool})
+    fleet.start("scheduler", "scheduler", {}, None)
+    fleet.start("w", "worker", {str(api.EnvName.CONCURRENCY): str(number)}, None)
+    scrapes, held = Scrapes(fleet), 0
+
+    def flow() -> None:
+        if fleet.now % 10 == 0:
+            fleet.trigger("steady", 6, 8)
+        if fleet.now % 300 == 0:
+            fleet.trigger("burst", 120, 20)
+
+    scrapes.advance(300, meanwhile=flow)
+    for _ in range(12):
+        scrapes.advance(60, meanwhile=flow)
+        says = scrapes.read()
+        assert says.tasks is not None
+        held += len(says.tasks.held)
+        living = pod("w", limit=None, slots=slots(*fleet.slots("w")), usage=usage(cpu=0.5))
+        seen = observed(worker(living, limit=None), scheduler(pod("s", usage=usage(cpu=0.3))), airflow=says, broker="")
+        assert "DagConcurrencyCapped" not in turn(slots_spec(), seen).found
+    assert held or (pool, number) != (4, 4), "some tasks were held back all the time"

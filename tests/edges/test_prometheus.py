@@ -522,8 +522,8 @@ def test_dags_that_are_held_back_are_known_with_what_they_did_meanwhile(scraped:
     def shown(age: float) -> Page:
         number = round((330 - age) / 10)
         # Longer than what lies between two looks.
-        dip = 1 if 12 <= number <= 15 else 0
-        held = {"capped": 5 + number // 4 % 3, "waits": 40, "late": 9, "once": 9 * dip, "gone": 7 * (number < 20)}
+        dip = 1 if 12 <= number <= 19 else 0
+        held = {"capped": 5 + number // 7 % 3, "waits": 40, "late": 9, "once": 9 * dip, "gone": 7 * (number < 20)}
         text = f"airflow_scheduler_heartbeat {1000 - age}\nairflow_ti_scheduled 3\n"
         for dag, scheduled in held.items():
             if dag == "late" and number < 10:
