@@ -5,7 +5,7 @@ looks is remembered, by the operator's process alone.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from airflow_tuner import lag
@@ -23,6 +23,10 @@ MOST = 20
 """Most tasks that are kept of a worker."""
 
 
+Look = Mapping[str, tuple[datetime, int]]
+"""Tasks, when they were last seen to run, and how many at once then."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mark:
     """What had been killed in a pod at the last look."""
@@ -37,8 +41,7 @@ class Mark:
 class Memory:
     """What is remembered from turn to turn, by UID of the pod."""
 
-    looks: Mapping[str, Mapping[str, tuple[datetime, int]]] = field(default_factory=dict)
-    """Tasks, when they were last seen to run, and how many at once."""
+    looks: Mapping[str, Look] = field(default_factory=dict)
     marks: Mapping[str, Mark] = field(default_factory=dict)
     ran: Mapping[str, Ran] = field(default_factory=dict)
     """What ran before the last kill."""
@@ -51,37 +54,42 @@ def noted(memory: Memory, seen: Observation) -> Memory:
     """The memory after one more look."""
     looks, marks, ran = {}, {}, {}
     for workload in seen.workloads:
-        if workload.component != "worker":
-            continue
-        for pod in workload.pods:
-            before = {
-                name: (at, count)
-                for name, (at, count) in memory.looks.get(pod.uid, {}).items()
-                if seen.at - at <= BEFORE
-            }
-            now = dict(pod.slots.tasks) if pod.slots is not None else {}
-            known = {name: count for name, (_, count) in before.items()}
-            both = {name: max(known.get(name, 0), now.get(name, 0)) for name in [*now, *known]}
-            old, mark = memory.marks.get(pod.uid), _mark(pod)
-            if old is not None and mark.processes is None and old.container_id == mark.container_id:
-                mark = replace(mark, processes=old.processes)
-            last = memory.ran.get(pod.uid)
-            if _died(old, pod, seen.at):
-                last = _told(known, workload, seen) or last
-            elif _lost(old, mark):
-                last = _told(both, workload, seen) or last
+        for pod in workload.pods if workload.component == "worker" else ():
+            looks[pod.uid] = _look(memory.looks.get(pod.uid, {}), pod, seen.at)
+            marks[pod.uid] = _mark(memory.marks.get(pod.uid), pod)
+            last = _ran(memory, workload, pod, seen)
             if last is not None and seen.at - last.at <= SHOWN:
                 ran[pod.uid] = last
-            # The newest first, as there is room for so many only.
-            newest = {name: (seen.at, both[name]) if name in now else before[name] for name in both}
-            looks[pod.uid] = dict([*newest.items()][:MOST])
-            marks[pod.uid] = mark
     return Memory(looks, marks, ran)
 
 
-def _mark(pod: Pod) -> Mark:
-    kills = pod.usage.process_kills
-    return Mark(pod.death.number if pod.death else 0, pod.container_id, None if kills is None else int(kills.value))
+def _look(before: Look, pod: Pod, now: datetime) -> Look:
+    """What it runs, and what it ran at the looks before; the newest first, as there is room for so many only."""
+    found = {name: (now, count) for name, count in (pod.slots.tasks if pod.slots is not None else {}).items()}
+    found |= {name: told for name, told in before.items() if name not in found and now - told[0] <= BEFORE}
+    return dict([*found.items()][:MOST])
+
+
+def _ran(memory: Memory, workload: Workload, pod: Pod, seen: Observation) -> Ran | None:
+    """What ran before the last kill in it."""
+    old = memory.marks.get(pod.uid)
+    looks = memory.looks.get(pod.uid, {})
+    before = {name: count for name, (at, count) in looks.items() if seen.at - at <= BEFORE}
+    if _died(old, pod, seen.at):
+        return _told(before, workload, seen)
+    if _lost(old, _mark(old, pod)):
+        # The worker lives on: what it runs now may have been there, too.
+        now = dict(pod.slots.tasks) if pod.slots is not None else {}
+        both = {name: max(now.get(name, 0), before.get(name, 0)) for name in [*now, *before]}
+        return _told(both, workload, seen)
+    return memory.ran.get(pod.uid)
+
+
+def _mark(old: Mark | None, pod: Pod) -> Mark:
+    """What has been killed in it by now; a count that cannot be read now is kept."""
+    kills, same = pod.usage.process_kills, old is not None and old.container_id == pod.container_id
+    known = old.processes if old is not None and same else None
+    return Mark(pod.death.number if pod.death else 0, pod.container_id, known if kills is None else int(kills.value))
 
 
 def _died(old: Mark | None, pod: Pod, now: datetime) -> bool:
@@ -89,7 +97,8 @@ def _died(old: Mark | None, pod: Pod, now: datetime) -> bool:
     return (
         pod.death is not None
         and (old is None or pod.death.number > old.deaths)
-        and timedelta() <= now - pod.death.at <= BEFORE
+        # The node's clock may be ahead.
+        and abs(now - pod.death.at) <= BEFORE
     )
 
 

@@ -11,6 +11,8 @@ from airflow_tuner.signals import Series
 from core.worlds import NOW, airflow, observed, pod, slots, slots_spec, spec, tasks, usage, worker
 
 SECOND = timedelta(seconds=1)
+COUNTS = ((0, 9), (30, 2), (60, 3))
+"""Seconds, and how many tasks run then."""
 TWO = {"etl.load": 2, "report.build": 1}
 
 
@@ -163,3 +165,24 @@ def test_the_series_of_tasks_are_read_by_queue() -> None:
     assert found is not None
     assert found.ran == {"default": {"etl.load": 2}, "heavy": {"big.model": 1}}
     assert (found.killed, found.queued) == (("etl_load",), {})
+
+
+def test_what_ran_before_an_earlier_kill_is_not_told_of_the_last_one() -> None:
+    first = NOW + 20 * SECOND
+    looks = [look(busy()), look(pod("w", died=first), at=first)]
+    later = first + timedelta(minutes=10)
+    again = pod("w", died=later, deaths=2)
+    assert seen(*looks, look(again, at=later)).ran == {}
+
+
+def test_how_many_ran_is_how_many_were_last_seen() -> None:
+    looks = [
+        look(busy(running={"etl.load": number}), at=NOW + at * SECOND) for at, number in ((0, 9), (30, 2), (60, 3))
+    ]
+    died = NOW + 80 * SECOND
+    assert seen(*looks, look(pod("w", died=died), at=died)).ran[pod("w").uid].tasks == {"etl.load": 3}
+
+
+def test_a_node_whose_clock_is_ahead_hides_no_death() -> None:
+    last = look(pod("w", died=NOW + 25 * SECOND), at=NOW + 20 * SECOND)
+    assert seen(look(busy()), last).ran[pod("w").uid].tasks == TWO

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from airflow_tuner import api, observe, prometheus, signals, telemetry
+from airflow_tuner import api, observe, prometheus, reconcile, signals, telemetry
 from airflow_tuner.cluster import Cluster
 from airflow_tuner.errors import Misconfigured, Unavailable
 from airflow_tuner.model import MetricsState, Observation
@@ -754,6 +754,39 @@ def test_a_look_without_metrics_says_why_and_still_sees_the_pods(scraped: Scrape
     assert "other is not one of the operator's" in unknown.metrics.message
     assert absent.workloads == unanswered.workloads == unknown.workloads
     assert len(absent.workloads[0].pods) == 1
+
+
+def test_what_ran_before_a_kill_is_told_from_one_look_to_the_next(scraped: Scraped, airflow: PlayedAirflow) -> None:
+    (pod,) = airflow.pods()
+    name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
+    own = {**labelled(name, f"{uid}-0", namespace=airflow.namespace), "id": f"/kubepods/pod1/{uid}-0"}
+    bounds = {"memory": {"min": "512Mi", "max": "4Gi"}, "concurrency": {"min": 1, "max": 8}}
+    spec = {
+        "airflow": {"release": "airflow", "version": "3"},
+        "metrics": {"airflowMatchLabels": {"release": "ran"}, "windowSeconds": WINDOW},
+        "workers": [{"name": "default", **bounds}],
+    }
+    policy = {"metadata": {"namespace": airflow.namespace, "name": "p", "uid": "u", "generation": 1}, "spec": spec}
+    known = reconcile.NOTHING
+
+    async def look() -> reconcile.Look:
+        sources = {"default": Prometheus("default", Source(url=scraped.prometheus.url))}
+        async with await Cluster.connect(airflow.control_plane.kubeconfig) as cluster:
+            return await reconcile.look(cluster, sources, None, policy, datetime.now(UTC), known)
+
+    def show(kills: int) -> None:
+        killed = [Line(KILLS, kills, own, 1), Line(USED, 1e8, own, 1), Line(PEAK, 1073741824, own, 1)]
+        scraped.show(*killed, paged(AIRFLOW_3, release="ran"))
+
+    show(0)
+    scraped.wait(lambda: asyncio.run(look()).seen.airflow.tasks is not None, "rates", 2 * WINDOW)
+    known = reconcile.Known(witnessed=asyncio.run(look()).witnessed)
+    show(1)
+    (finding,) = [one for one in asyncio.run(look()).findings if one.reason == "OutOfMemory"]
+    assert "In its queues, in this or another worker, ran within two minutes before, as far as seen: short_tasks" in (
+        finding.message
+    )
+    assert ".work (2); one of them took it, or all together did." in finding.message
 
 
 def test_parse_times_that_cannot_be_are_not_believed(scraped: Scraped, airflow: PlayedAirflow) -> None:
