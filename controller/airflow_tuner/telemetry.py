@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from airflow_tuner import signals
+from airflow_tuner import signals, singles
 from airflow_tuner.signals import Series
+from airflow_tuner.singles import Held, TaskMemory
 
 SECONDS_SENT_AS_MILLISECONDS = 1000.0
 LEAST = 120
@@ -64,30 +65,6 @@ class Pace:
     most: int | None
     """At most within ten minutes of the day that ended six hours ago, and at this time of the week before; `None`: it
     is not known, as the DAG is younger."""
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A DAG of which tasks were scheduled, and not queued, at every look within five minutes. Not on Airflow 2."""
-
-    dag: str
-    scheduled: int
-    """Least of them."""
-    least: int
-    """Least tasks of it that ran or were queued meanwhile."""
-    most: int
-    ended: int
-    """Tasks of it that ended meanwhile."""
-
-
-@dataclass(frozen=True, slots=True)
-class TaskMemory:
-    """How large a task's process was, of which others may share a part. Airflow 3 does not say it."""
-
-    name: str
-    """As its series names it: DAG and task, with underscores."""
-    size: int
-    """Most bytes within half an hour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +220,6 @@ def read(answers: Answers, line: str | None) -> Airflow:
             "spec.metrics.airflowMatchLabels."
         )
     answered = [*answers.get(signals.AIRFLOW_RATES.name, ()), *answers.get(signals.AIRFLOW_SIGNS.name, ())]
-    largest = [item for item in answered if item.labels.get("signal") == "task_memory"]
     rates = {item.labels.get("signal", ""): item.value for item in answered if "dag_id" not in item.labels}
     by_dag = [item for item in answered if "dag_id" in item.labels]
     if not rates.get("beats"):
@@ -260,7 +236,7 @@ def read(answers: Answers, line: str | None) -> Airflow:
         tasks=replace(
             _tasks(gauges, answers.get(signals.QUEUES.name, ()), rates),
             paces=_paces(by_dag),
-            largest=_largest_tasks(largest),
+            largest=singles.largest(answered),
         ),
         parsing=_parsing(gauges, rates, answers.get(signals.SLOWEST_FILES.name, ()), line),
         loop=rates["loop_seconds"] / rates["loops"] if rates.get("loops") and "loop_seconds" in rates else None,
@@ -283,16 +259,13 @@ def _identity(item: Series) -> dict[str, str]:
 
 def _tasks(gauges: tuple[Series, ...], queues: tuple[Series, ...], rates: Mapping[str, float]) -> Tasks:
     by_queue: dict[str, dict[str, int]] = {"airflow_ti_queued": {}, "airflow_ti_running": {}, "queued_least": {}}
-    ran: dict[str, dict[str, int]] = {}
     open_least: dict[str, int] = {}
     for item in queues:
-        kind, queue = item.labels.get("signal") or item.labels.get("__name__", ""), item.labels.get("queue", "")
-        if kind == "ran":
-            ran.setdefault(queue, {})[f"{item.labels['dag_id']}.{item.labels.get('task_id', '')}"] = round(item.value)
-        elif kind == "open_least":
+        kind = item.labels.get("signal") or item.labels.get("__name__", "")
+        if kind == "open_least":
             open_least[_mapped(item.labels.get("pool", ""))] = round(item.value)
         elif kind in by_queue:
-            by_queue[kind][queue] = round(item.value)
+            by_queue[kind][item.labels.get("queue", "")] = round(item.value)
     ended, whole_day = rates.get("ended", 0), rates.get("busy_day_samples", 0) >= DAY_SAMPLES
     critical, sections = rates.get("critical", 0), rates.get("sections", 0)
     return Tasks(
@@ -312,11 +285,11 @@ def _tasks(gauges: tuple[Series, ...], queues: tuple[Series, ...], rates: Mappin
         queued_least=by_queue["queued_least"],
         quiet=_quiet(rates),
         pace=_whole(rates.get("dags_now")),
-        ran=ran,
-        held=_held(queues),
+        ran=singles.ran(queues),
+        held=singles.held(queues),
         open_least=_whole(rates.get("executor_open_least")),
         starving=_whole(rates.get("starving")),
-        killed=tuple(sorted({item.labels["task"] for item in queues if item.labels.get("signal") == "killed"})),
+        killed=singles.killed(queues),
     )
 
 
@@ -335,11 +308,6 @@ def _paces(answered: Iterable[Series]) -> tuple[Pace, ...]:
         if "dag_now" in values
     ]
     return tuple(sorted(found, key=lambda pace: (-pace.now, pace.dag)))
-
-
-def _largest_tasks(answered: Iterable[Series]) -> tuple[TaskMemory, ...]:
-    found = [TaskMemory(item.labels.get("task", ""), round(item.value)) for item in answered]
-    return tuple(sorted(found, key=lambda task: (-task.size, task.name)))
 
 
 def _whole(value: float | None) -> int | None:
@@ -377,16 +345,6 @@ def _pools(gauges: tuple[Series, ...]) -> tuple[Pool, ...]:
 def _mapped(pool: str) -> str:
     """The exporter makes every other character of a name an underscore; a label keeps the name as it is."""
     return re.sub(r"[^a-zA-Z0-9_]", "_", pool)
-
-
-def _held(queues: Iterable[Series]) -> tuple[Held, ...]:
-    told: dict[str, dict[str, int]] = {}
-    for item in queues:
-        if item.labels.get("signal", "").startswith("held"):
-            told.setdefault(item.labels.get("dag_id", ""), {})[item.labels["signal"]] = round(max(0.0, item.value))
-    wanted = ("held", "held_least", "held_most", "held_ended")
-    known = {dag: values for dag, values in told.items() if all(name in values for name in wanted)}
-    return tuple(Held(dag, *(known[dag][name] for name in wanted)) for dag in sorted(known))
 
 
 def _largest(gauges: tuple[Series, ...], name: str) -> int | None:

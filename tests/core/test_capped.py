@@ -9,7 +9,8 @@ from airflow_tuner import api, signals, telemetry
 from airflow_tuner.fleet import Deployment, Laws
 from airflow_tuner.model import Finding, Pod, Severity
 from airflow_tuner.signals import Series
-from airflow_tuner.telemetry import Held, Pace, Pool
+from airflow_tuner.singles import Held
+from airflow_tuner.telemetry import Pace, Pool
 from core.scrapes import Scrapes
 from core.worlds import observed, pod, scheduler, slots, slots_spec, tasks, turn, usage, worker
 

@@ -7,7 +7,7 @@ import pytest
 from airflow_tuner import signals, telemetry
 from airflow_tuner.model import Finding, Severity, Workload
 from airflow_tuner.signals import Series
-from airflow_tuner.telemetry import TaskMemory
+from airflow_tuner.singles import TaskMemory
 from core.worlds import MI, airflow, observed, pod, slots, slots_spec, spec, tasks, turn, worker
 
 

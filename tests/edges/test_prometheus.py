@@ -794,7 +794,8 @@ def test_parse_times_that_cannot_be_are_not_believed(scraped: Scraped, airflow: 
     parsing = {"memory": {"min": "512Mi", "max": "4Gi"}, "parsing": {"intervalSeconds": {"min": 15, "max": 600}}}
 
     def seen(line: str) -> telemetry.Airflow:
-        told = {"airflow": {"release": "airflow", "version": line}, "metrics": metrics, "dagProcessor": parsing}
+        told: dict[str, Any] = {"metrics": metrics, "dagProcessor": parsing}
+        told["airflow"] = {"release": "airflow", "version": line}
         return looked(airflow, scraped.prometheus.url, **told).airflow
 
     airflow.deploy("dag-processor", 1, {"limits": {"memory": "1Gi"}})

@@ -11,7 +11,8 @@ from airflow_tuner.diagnose.case import Case
 from airflow_tuner.diagnose.waiting import stranded_tasks
 from airflow_tuner.model import Finding, Severity
 from airflow_tuner.sentence import counted, short
-from airflow_tuner.telemetry import Held, Tasks
+from airflow_tuner.singles import Held
+from airflow_tuner.telemetry import Tasks
 
 EVEN = 0.75
 """Least that runs or is queued, as a share of the most, for a limit to be what it stays at: Airflow fills the place of

@@ -11,7 +11,7 @@ from airflow_tuner.footprint import BASE, PER_SLOT
 from airflow_tuner.model import Finding, Severity, Workload
 from airflow_tuner.quantity import MEBIBYTE, readable
 from airflow_tuner.sentence import short
-from airflow_tuner.telemetry import TaskMemory
+from airflow_tuner.singles import TaskMemory
 
 SHARED = 55 * MEBIBYTE
 """What a task's process seems to hold and shares with the worker: measured on 2.11.2, an empty task shows 160 MiB and a
