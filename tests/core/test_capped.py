@@ -39,14 +39,14 @@ def test_a_dag_that_stays_at_its_limit_while_all_else_has_room_is_named() -> Non
     (finding,) = found()
     assert (finding.severity, finding.target) == (Severity.INFO, "dag/etl")
     assert finding.message == (
-        "24 tasks of the DAG etl or more could have run at any time within five minutes, and had to wait, about 120 s "
-        "each: 16 of it ran or were queued at once, 60 ended, and pools, core.parallelism (12 left), workers and "
-        "scheduler had room. So a limit of its own holds it back, most likely max_active_tasks (16 by default, for "
-        "each run), or max_active_tis_per_dag of a task. More slots would not help. Not meant: raise it in the DAG, or "
+        "At least 24 tasks of the DAG etl could have run at any time within five minutes, and waited about 120 s each: "
+        "16 of them ran or were queued at once, and 60 ended. Pools, core.parallelism (12 left), workers and scheduler "
+        "had room, so a limit of the DAG's own holds them back: most likely max_active_tasks (16 by default, for each "
+        "run), or max_active_tis_per_dag of a task. More slots would not help. Not meant: raise it in the DAG, or "
         "config.core.max_active_tasks_per_dag of the Airflow chart for all."
     )
     (finding,) = found(replace(CAPPED, least=14))
-    assert ": 14 to 16 of it ran" in finding.message
+    assert ": 14 to 16 of them ran" in finding.message
 
 
 def test_each_of_several_is_named() -> None:

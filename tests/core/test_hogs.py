@@ -32,8 +32,8 @@ def test_a_task_that_takes_twice_a_slots_share_is_named_with_how_many_fit() -> N
     assert (finding.severity, finding.target) == (Severity.WARNING, "worker/default")
     assert finding.message == (
         "The process of one task was far larger than a slot's share: etl_task2500 2500 MiB within half an hour; a "
-        "worker of StatefulSet/airflow-worker has 4096 MiB for 4 slots, which is 959 MiB for each. Of the largest, 1 "
-        "at once fit. Let it read in chunks or as a stream, or give it a queue of its own with workers of its own "
+        "worker of StatefulSet/airflow-worker has 4096 MiB for 4 slots, which is 959 MiB for each. 1 of the largest "
+        "fits at once. Let it read in chunks or as a stream, or give it a queue of its own with workers of its own "
         "(workers.celery.sets of a recent Airflow chart)."
     )
 

@@ -10,7 +10,7 @@ from airflow_tuner.diagnose.case import Case
 from airflow_tuner.footprint import BASE, PER_SLOT
 from airflow_tuner.model import Finding, Severity, Workload
 from airflow_tuner.quantity import MEBIBYTE, readable
-from airflow_tuner.sentence import short
+from airflow_tuner.sentence import counted, short
 from airflow_tuner.singles import TaskMemory
 
 SHARED = 55 * MEBIBYTE
@@ -75,6 +75,6 @@ def _told(large: list[TaskMemory]) -> str:
 def _at_once(task: TaskMemory, limit: int) -> str:
     """How many of it fit at once."""
     most = max(0, limit - BASE["2"]) // (task.size - SHARED)
-    return (
-        f"Of the largest, {most} at once fit." if most else "The largest does not fit at all beside the worker itself."
-    )
+    if not most:
+        return "The largest does not fit at all beside the worker itself."
+    return f"{counted(most, 'of the largest fits', 'of the largest fit')} at once."
