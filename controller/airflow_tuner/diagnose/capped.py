@@ -45,10 +45,10 @@ def dag_concurrency_capped(case: Case) -> Iterator[Finding]:
                 Severity.INFO,
                 f"dag/{short(held.dag)}",
                 f"At least {counted(held.scheduled, 'task', 'tasks')} of the DAG {short(held.dag)} could have run at "
-                f"any time within five minutes, and waited about {wait:.0f} s each: {at_once} of them ran or were queued "
-                f"at once, and {held.ended} ended. Pools, core.parallelism ({tasks.open_least} left), workers and "
-                "scheduler had room, so a limit of the DAG's own holds them back: most likely max_active_tasks (16 by "
-                "default, for each run), or max_active_tis_per_dag of a task. More slots would not help. Not meant: "
+                f"any time within five minutes, and waited about {wait:.0f} s each: {at_once} of them ran or were "
+                f"queued at once, and {held.ended} ended. Pools, core.parallelism ({tasks.open_least} left), workers "
+                "and scheduler had room, so a limit of the DAG's own holds them back: most likely max_active_tasks (16 "
+                "by default, for each run), or max_active_tis_per_dag of a task. More slots would not help. Not meant: "
                 "raise it in the DAG, or config.core.max_active_tasks_per_dag of the Airflow chart for all.",
                 case.seen.at,
             )
