@@ -52,7 +52,7 @@ def _passing(found: Assessment, tasks: Tasks | None) -> bool:
     So it looks wherever tasks are few, and for a moment after a worker's start.
     """
     unknown = found.flow is not None and found.flow.wait is None
-    return unknown and found.cause == "WorkersIdle" and tasks is not None and tasks.waiting_least == 0
+    return unknown and found.cause == lag.WORKERS_IDLE and tasks is not None and tasks.waiting_least == 0
 
 
 def parsing_overloaded(case: Case) -> Iterator[Finding]:
