@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow_tuner import api, environment, probe, quantity
+from airflow_tuner import api, crash, environment, probe, quantity
 from airflow_tuner.model import Death, Eviction, Memory, Pod, Refusal, Workload
 
 Object = Mapping[str, Any]
@@ -21,7 +21,7 @@ DECISION = f"{api.GROUP}/decision"
 
 COMPONENT_LABELS = ("component", "app.kubernetes.io/component")
 COMPONENTS = ("scheduler", "dag-processor", "triggerer", "api-server", "webserver", "worker")
-OUT_OF_MEMORY = "OOMKilled"
+OUT_OF_MEMORY = crash.OUT_OF_MEMORY
 EVICTED = "Evicted"
 """Reason of a pod that the kubelet has ended for pressure on its node."""
 DEFAULT_QUEUE = "AIRFLOW__OPERATORS__DEFAULT_QUEUE"
@@ -32,8 +32,7 @@ DISRUPTION = (
 """Annotations of a pod that asks not to be disrupted."""
 LONGEST = 256
 """Most characters of a variable's value that a status holds."""
-SIGKILLED = 137
-"""Exit code of a process that SIGKILL ended."""
+SIGKILLED = crash.SIGKILLED
 _WORKER = re.compile(r"-worker(?:-(.+))?$")
 
 
@@ -197,6 +196,7 @@ def _pod(pod: Object, container: str) -> Pod:
         deaths=restarts,
         death=_death(state, restarts, _ended_from(metadata) or (evicted.at if evicted else None)),
         eviction=evicted,
+        crash=crash.read(status, container),
         guaranteed=status.get("qosClass") == "Guaranteed",
         ending="deletionTimestamp" in metadata or status.get("phase") in {"Succeeded", "Failed"},
         decision=(metadata.get("annotations") or {}).get(DECISION),

@@ -30,6 +30,9 @@ WAITING = 0.5
 """Cores of a scheduler below which it waits rather than computes: one that computes takes a core (measured with the
 database locked: 0.014)."""
 
+WORKERS_IDLE = "WorkersIdle"
+"""The word for that workers would have taken what waits."""
+
 CPU_BOUND = "WorkersCpuBound"
 """The word for that CPU is what the workers lack."""
 
@@ -119,7 +122,7 @@ def other_cause(
         return _scheduling_slow(slow, scheduler_short(schedulers))
     if found.running < BUSY_SHARE * found.slots:
         return (
-            "WorkersIdle",
+            WORKERS_IDLE,
             f"Only {found.running} of {found.slots} slots are busy: workers start, or messages are held by tasks that "
             "died with a worker. More slots would not help.",
         )

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from airflow_tuner import api
 from airflow_tuner.autoscaler import Autoscaler
+from airflow_tuner.crash import Crash
 from airflow_tuner.history import History
 from airflow_tuner.probe import Probe
 from airflow_tuner.telemetry import Airflow
@@ -110,6 +111,8 @@ class Slots:
     """Queues it serves."""
     oldest: float
     """Seconds that its longest running task has run; 0 when none runs."""
+    tasks: Mapping[str, int] = field(default_factory=dict)
+    """Airflow's tasks that run, as `dag.task`, and how many of each; as far as their messages say it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,8 @@ class Pod:
     """The last death, where it was for memory."""
     eviction: Eviction | None = None
     """Why it has ended, where its node was short of memory."""
+    crash: Crash | None = None
+    """The last death of one of its containers, where it was not for memory."""
     guaranteed: bool = False
     """Its QoS class is Guaranteed."""
     ending: bool = False
@@ -249,6 +254,20 @@ class Metrics:
 
 
 @dataclass(frozen=True, slots=True)
+class Ran:
+    """Tasks that ran in a worker shortly before something in it was killed for memory."""
+
+    at: datetime
+    """When the kill was seen."""
+    tasks: Mapping[str, int]
+    """As `dag.task`, and how many of each at once."""
+    here: bool
+    """In that worker, as it said itself; else in its queues, as Airflow says."""
+    killed: tuple[str, ...] = ()
+    """Tasks whose process SIGKILL ended, as Airflow 2 names them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """One look at one Airflow deployment."""
 
@@ -271,6 +290,8 @@ class Observation:
     """What else changes workloads of the namespace."""
     histories: Mapping[str, History] = field(default_factory=dict)
     """The memory of past hours, by target."""
+    ran: Mapping[str, Ran] = field(default_factory=dict)
+    """What ran in workers before their last kill, by UID of the pod; as far as it was seen."""
 
     def autoscalers_of(self, workload: Workload) -> tuple[Autoscaler, ...]:
         """What else changes this workload."""

@@ -63,14 +63,17 @@ async def observe(
     values, problem, airflow_problem = asked
     limit = timedelta(seconds=spec.metrics.stale_after_seconds)
     tunes = spec.tunes_slots or spec.tunes_parsing
+    airflow = telemetry.Airflow(problem=airflow_problem)
+    if tunes and not airflow_problem:
+        airflow = telemetry.read(values, line)
+        if doubt := parsing.doubt(airflow.parsing, seen, line):
+            airflow = replace(airflow, parsing=None, doubt=doubt)
     return Observation(
         at=now,
         workloads=tuple(_joined(workload, values, slots, now, limit) for workload in seen),
         metrics=_trust(seen, values, problem, now, limit),
         line=line,
-        airflow=telemetry.read(values, line)
-        if tunes and not airflow_problem
-        else telemetry.Airflow(problem=airflow_problem),
+        airflow=airflow,
         broker=broker,
     )
 

@@ -225,15 +225,45 @@ GAUGES = Signal(
     "slots and parsing are left alone",
 )
 
+_RAN = 'sum by (queue, dag_id, task_id) (max_over_time(airflow_ti_running{queue!="",dag_id!="",$airflow}[2m]))'
+# Airflow 2 makes a series of each run, whose name ends with the signal that ended it: -9.
+_KILLED = '{__name__=~"airflow_local_task_job_task_exit_[0-9]+_.+__9",$airflow}'
+_NAME = '"task","$$1","__name__","airflow_local_task_job_task_exit_[0-9]+_(.+)__9"'
 _QUEUED = 'min_over_time((sum by (queue) (airflow_ti_queued{queue!="",$airflow}))[2m:15s])'
+
+
+def held(span: str = "5m", step: str = "1m", looks: int = 5) -> dict[str, str]:
+    """The three DAGs of which most tasks were scheduled at every look within `span`, and what else each did then.
+
+    A gauge is missing before its first value, which is not zero: so many `looks` must be there.
+    """
+    scheduled = f'(sum by (dag_id) (airflow_ti_scheduled{{dag_id!="",$airflow}}))[{span}:{step}]'
+    active = f'(sum by (dag_id) ({{__name__=~"airflow_ti_(queued|running)",dag_id!="",$airflow}}))[{span}:{step}]'
+    most = f"topk(3, min_over_time({scheduled}) > 0 and count_over_time({scheduled}) >= {looks})"
+    return {
+        "held": most,
+        "held_least": f"min_over_time({active}) and on (dag_id) {most}",
+        "held_most": f"max_over_time({active}) and on (dag_id) {most}",
+        "held_ended": f'sum by (dag_id) (increase(airflow_task_duration_count{{dag_id!="",$airflow}}[{span}]))'
+        f" and on (dag_id) {most}",
+        "open_least": f'min by (pool) (min_over_time(airflow_pool_open_slots{{pool!="",$airflow}}[{span}]))',
+    }
+
 
 QUEUES = Signal(
     "queues",
     'sum by (__name__, queue) ({__name__=~"airflow_ti_(queued|running)",queue!="",$airflow})'
-    f' or label_replace({_QUEUED},"signal","queued_least","","")',
+    f' or label_replace({_QUEUED},"signal","queued_least","","")'
+    f' or label_replace(topk(20, {_RAN} > 0),"signal","ran","","")'
+    f' or label_replace(topk(5, label_replace({_KILLED} unless {_KILLED} offset 2m,{_NAME})),"signal","killed","","")'
+    f" or {_apart(held())}",
     "tasks",
     "Airflow 2 has none: which queue waits is then known only where all workers serve the same ones",
 )
+"""Tasks that wait and run, by queue; the least that waited, and those that ran within two minutes by name (the twenty
+of which most did); on Airflow 2 also those whose process was killed meanwhile. And by DAG what is scheduled and stays
+so: least tasks scheduled within five minutes, least and most that ran or were queued, and how many ended; and the
+least open slots of each pool."""
 
 _PARSED = 'airflow_dag_processing_last_run_seconds_ago{dag_file!="",$airflow}'
 # Airflow says it every 30 s for each file it knows. The gauge outlives its file: one that counts moves, or is new.
@@ -308,7 +338,19 @@ heartbeats of three minutes, their count 30 s ago, most slots busy at once withi
 minutes apart), parses per second and their seconds, files, files that were parsed within the rounds, and the most
 seconds that a file was not parsed."""
 
+_MEM = "airflow_task_mem_usage_"
+# The task is a part of the series' name, and becomes a label here. A gauge outlives its task: one that counts moves.
+_PERCENT = f'label_replace({{__name__=~"{_MEM}.+",$airflow}},"task","$$1","__name__","{_MEM}(.+)")[30m:1m]'
+_WORKERS = 'container_memory_working_set_bytes{$container,container=~".*worker"}'
+_NODES = f"machine_memory_bytes{{$cluster}} and on (instance) {_WORKERS}"
+TASK_MEMORY = f"topk(5, max_over_time({_PERCENT}) and changes({_PERCENT}) > 0) / 100 * scalar(min({_NODES}))"
+"""Bytes of the largest tasks of half an hour. Airflow 2 tells them as percents of the whole node's memory; where nodes
+differ, the smallest counts."""
+
 SIGNS = {
+    "task_memory": TASK_MEMORY,
+    "executor_open_least": "min(min_over_time(airflow_executor_open_slots{$airflow}[5m]))",
+    "starving": "max(max_over_time(airflow_scheduler_tasks_starving{$airflow}[5m]))",
     # Airflow 3 tells each of several executors apart, Airflow 2 none.
     "handed_out_least": f"max({_HANDED_OUT.format('=~', '.*Celery.*')}) or max({_HANDED_OUT.format('=', '')})",
     "waiting_least": 'min_over_time((sum({__name__=~"airflow_pool_queued_slots_.+",$airflow}))[2m:15s])',
@@ -326,7 +368,8 @@ SIGNS = {
 """What each is: least tasks handed out and least that waited within two minutes, seconds since the last look that saw a
 task start in the two minutes before it, looks in two minutes that could tell, the scheduler's loops per second and
 their seconds, least errors of import in two minutes, triggers of a triggerer, most that one could take within three
-minutes, their heartbeats in three minutes, and how many tasks of the busiest DAGs ended."""
+minutes, their heartbeats in three minutes, how many tasks of the busiest DAGs ended, the memory of the
+largest tasks, and within five minutes the least open slots of the executor and the most tasks that lacked a pool's."""
 
 
 AIRFLOW_RATES = Signal("rates", _apart(RATES), "as each is named", "slots and parsing are left alone")

@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from airflow_tuner import signals
+from airflow_tuner import signals, singles
 from airflow_tuner.signals import Series
+from airflow_tuner.singles import Held, TaskMemory
 
 SECONDS_SENT_AS_MILLISECONDS = 1000.0
 LEAST = 120
@@ -40,7 +41,9 @@ class Pool:
     queued: int
     """Given to the executor: they wait for a worker."""
     scheduled: int
-    """They could run, and wait for the pool, the executor or the scheduler."""
+    """They could run, and wait for the pool, the executor, their DAG's own limits or the scheduler."""
+    open_least: int | None = None
+    """Least open slots within five minutes; `None`: not known, or without end."""
 
     @property
     def full(self) -> bool:
@@ -101,6 +104,18 @@ class Tasks:
     """Tasks of all DAGs that ended within ten minutes."""
     quiet: float | None = None
     """Seconds since the last start of a task, at most; 0: one was within `LEAST` seconds."""
+    ran: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Tasks that ran within `LEAST` seconds, by Celery queue: `dag.task`, and how many at once; empty on Airflow 2."""
+    largest: tuple[TaskMemory, ...] = ()
+    """The largest tasks, the largest first; empty on Airflow 3."""
+    held: tuple[Held, ...] = ()
+    """DAGs whose tasks are held back before they are queued."""
+    open_least: int | None = None
+    """Least of `open_slots` within five minutes, of any executor."""
+    starving: int | None = None
+    """Most tasks within five minutes that lacked slots of their pool."""
+    killed: tuple[str, ...] = ()
+    """Tasks whose process SIGKILL ended within `LEAST` seconds, as their series name them: Airflow 2 alone tells it."""
 
     @property
     def parallelism(self) -> int | None:
@@ -175,6 +190,8 @@ class Airflow:
     tasks: Tasks | None = None
     parsing: Parsing | None = None
     problem: str = ""
+    doubt: str = ""
+    """Which numbers about parsing contradict each other: then `parsing` is `None`."""
     still: bool = False
     """The scheduler's heartbeat is known, and has not moved in three minutes."""
     loop: float | None = None
@@ -216,7 +233,11 @@ def read(answers: Answers, line: str | None) -> Airflow:
             )
         return Airflow(problem=problem, still="beats" in rates and "known" in rates)
     return Airflow(
-        tasks=replace(_tasks(gauges, answers.get(signals.QUEUES.name, ()), rates), paces=_paces(by_dag)),
+        tasks=replace(
+            _tasks(gauges, answers.get(signals.QUEUES.name, ()), rates),
+            paces=_paces(by_dag),
+            largest=singles.largest(answered),
+        ),
         parsing=_parsing(gauges, rates, answers.get(signals.SLOWEST_FILES.name, ()), line),
         loop=rates["loop_seconds"] / rates["loops"] if rates.get("loops") and "loop_seconds" in rates else None,
         beats=rates["beats"],
@@ -238,13 +259,17 @@ def _identity(item: Series) -> dict[str, str]:
 
 def _tasks(gauges: tuple[Series, ...], queues: tuple[Series, ...], rates: Mapping[str, float]) -> Tasks:
     by_queue: dict[str, dict[str, int]] = {"airflow_ti_queued": {}, "airflow_ti_running": {}, "queued_least": {}}
+    open_least: dict[str, int] = {}
     for item in queues:
         kind = item.labels.get("signal") or item.labels.get("__name__", "")
-        by_queue.setdefault(kind, {})[item.labels.get("queue", "")] = round(item.value)
+        if kind == "open_least":
+            open_least[_mapped(item.labels.get("pool", ""))] = round(item.value)
+        elif kind in by_queue:
+            by_queue[kind][item.labels.get("queue", "")] = round(item.value)
     ended, whole_day = rates.get("ended", 0), rates.get("busy_day_samples", 0) >= DAY_SAMPLES
     critical, sections = rates.get("critical", 0), rates.get("sections", 0)
     return Tasks(
-        pools=_pools(gauges),
+        pools=tuple(replace(pool, open_least=open_least.get(pool.name)) for pool in _pools(gauges)),
         queued=by_queue["airflow_ti_queued"],
         running=by_queue["airflow_ti_running"],
         open_slots=_largest(gauges, "airflow_executor_open_slots"),
@@ -260,6 +285,11 @@ def _tasks(gauges: tuple[Series, ...], queues: tuple[Series, ...], rates: Mappin
         queued_least=by_queue["queued_least"],
         quiet=_quiet(rates),
         pace=_whole(rates.get("dags_now")),
+        ran=singles.ran(queues),
+        held=singles.held(queues),
+        open_least=_whole(rates.get("executor_open_least")),
+        starving=_whole(rates.get("starving")),
+        killed=singles.killed(queues),
     )
 
 
@@ -304,13 +334,17 @@ def _pools(gauges: tuple[Series, ...]) -> tuple[Pool, ...]:
         if found := _POOL.fullmatch(name):
             states.setdefault(found[2], {})[found[1]] = round(item.value)
         elif name == "airflow_pool_open_slots" and item.labels.get("pool"):
-            # The exporter makes every other character of a name an underscore; a label keeps the name as it is.
-            states.setdefault(re.sub(r"[^a-zA-Z0-9_]", "_", item.labels["pool"]), {})["open"] = round(item.value)
+            states.setdefault(_mapped(item.labels["pool"]), {})["open"] = round(item.value)
     return tuple(
         # A pool of -1 slots has infinitely many open ones, which is no value of a sample.
         Pool(name, state.get("open"), state.get("running", 0), state.get("queued", 0), state.get("scheduled", 0))
         for name, state in sorted(states.items())
     )
+
+
+def _mapped(pool: str) -> str:
+    """The exporter makes every other character of a name an underscore; a label keeps the name as it is."""
+    return re.sub(r"[^a-zA-Z0-9_]", "_", pool)
 
 
 def _largest(gauges: tuple[Series, ...], name: str) -> int | None:

@@ -13,9 +13,12 @@ from airflow_tuner import api
 from airflow_tuner.diagnose import (
     arrival,
     autoscaling,
+    capped,
+    crashes,
     files,
     growth,
     headroom,
+    hogs,
     memory,
     ownership,
     scheduling,
@@ -33,13 +36,16 @@ CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     ownership.targets_not_found,  # is there anything to look at
     sources.metrics_missing,  # can we trust what we see
     sources.airflow_metrics_missing,
+    sources.metrics_unit_suspicious,
     sources.broker_unavailable,
     scheduling.scheduler_down,  # does Airflow run at all
+    crashes.crash_looping,
     memory.out_of_memory,  # who died
     memory.evicted,
     waiting.stranded_tasks,  # who died with tasks that others wait for
     scheduling.runaway_tasks,  # what creates more than there should be
     waiting.queue_lag_high,  # who waits
+    capped.dag_concurrency_capped,
     waiting.parsing_overloaded,
     files.parse_offenders,
     scheduling.scheduler_slow,  # what is slow before them
@@ -47,6 +53,7 @@ CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     scheduling.triggerer_saturated,
     headroom.concurrency_exceeds_memory,  # who may die next
     headroom.memory_headroom_low,
+    hogs.task_memory_hog,  # by whose doing
     growth.memory_leak_suspected,
     memory.limits_missing,  # or take others along
     headroom.page_cache_not_demand,  # what only seems so
