@@ -1,4 +1,4 @@
-"""Memory follows its history: the past is read from a real Prometheus; what it does not ask for is released in place."""
+"""Memory follows its history: the past is read from a real Prometheus; what it does not ask for is given back."""
 
 import time
 from collections.abc import Callable, Iterator
