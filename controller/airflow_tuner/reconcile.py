@@ -92,9 +92,7 @@ async def look(
     """Observe, diagnose and decide for a policy."""
     metadata = policy["metadata"]
     spec, prior = _parsed(policy)
-    seen = await observe(
-        cluster, sources.get(spec.metrics.source), brokers, spec, metadata["namespace"], now, prior.airflow_version
-    )
+    seen = await observe(cluster, sources.get(spec.metrics.source), brokers, spec, metadata["namespace"], now, prior)
     seen = replace(seen, refusals=known.refusals, evictions=known.evictions, autoscalers=known.autoscalers)
     if known.memory is not None:
         prior = checkpoint.recalled(prior, known.memory, metadata["uid"], seen)

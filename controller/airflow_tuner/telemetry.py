@@ -24,7 +24,7 @@ QUIET_MOST = 900
 QUIET_STEP = 15
 """Seconds between two looks for it: tasks have ceased to start where more than one of them is without."""
 
-_POOL = re.compile(r"airflow_pool_(queued|running|scheduled)_slots_(.+)")
+_POOL = re.compile(r"airflow_pool_(queued|running|scheduled)_slots(?:_(.+))?")
 
 Answers = Mapping[str, tuple[Series, ...]]
 
@@ -193,7 +193,7 @@ def read(answers: Answers, line: str | None) -> Airflow:
     if not beating:
         return Airflow(
             problem="The metrics source has no series of this Airflow (airflow_scheduler_heartbeat). Check that it "
-            "scrapes Airflow's StatsD exporter, and spec.metrics.airflowMatchLabels."
+            "scrapes Airflow's StatsD exporter, or receives its OpenTelemetry, and spec.metrics.airflowMatchLabels."
         )
     senders = {tuple(sorted(_identity(item).items())) for item in beating}
     if len(senders) > 1:
@@ -202,7 +202,9 @@ def read(answers: Answers, line: str | None) -> Airflow:
             problem=f"The metrics source has series of {len(senders)} Airflows ({told}). Name this one's labels in "
             "spec.metrics.airflowMatchLabels."
         )
+    of_files = answers.get(signals.SLOWEST_FILES.name, ())
     answered = [*answers.get(signals.AIRFLOW_RATES.name, ()), *answers.get(signals.AIRFLOW_SIGNS.name, ())]
+    answered += [item for item in of_files if "signal" in item.labels]
     rates = {item.labels.get("signal", ""): item.value for item in answered if "dag_id" not in item.labels}
     by_dag = [item for item in answered if "dag_id" in item.labels]
     if not rates.get("beats"):
@@ -217,7 +219,7 @@ def read(answers: Answers, line: str | None) -> Airflow:
         return Airflow(problem=problem, still="beats" in rates and "known" in rates)
     return Airflow(
         tasks=replace(_tasks(gauges, answers.get(signals.QUEUES.name, ()), rates), paces=_paces(by_dag)),
-        parsing=_parsing(gauges, rates, answers.get(signals.SLOWEST_FILES.name, ()), line),
+        parsing=_parsing(gauges, rates, tuple(item for item in of_files if "signal" not in item.labels), line),
         loop=rates["loop_seconds"] / rates["loops"] if rates.get("loops") and "loop_seconds" in rates else None,
         beats=rates["beats"],
         # Gauges outlive their sender; between two rounds of parsing the age of the files still moves.
@@ -297,15 +299,20 @@ DAY_SAMPLES = 274
 """Looks of a day, five minutes apart, that must be there for it to count as whole: 95 % of 288."""
 
 
+def _plain(pool: str) -> str:
+    """Its name in that of a series: every other character is an underscore. A label keeps the name as it is."""
+    return re.sub(r"[^a-zA-Z0-9_]", "_", pool)
+
+
 def _pools(gauges: tuple[Series, ...]) -> tuple[Pool, ...]:
     states: dict[str, dict[str, int]] = {}
     for item in gauges:
         name = item.labels.get("__name__", "")
         if found := _POOL.fullmatch(name):
-            states.setdefault(found[2], {})[found[1]] = round(item.value)
+            if pool := found[2] or _plain(item.labels.get("pool", "")):
+                states.setdefault(pool, {})[found[1]] = round(item.value)
         elif name == "airflow_pool_open_slots" and item.labels.get("pool"):
-            # The exporter makes every other character of a name an underscore; a label keeps the name as it is.
-            states.setdefault(re.sub(r"[^a-zA-Z0-9_]", "_", item.labels["pool"]), {})["open"] = round(item.value)
+            states.setdefault(_plain(item.labels["pool"]), {})["open"] = round(item.value)
     return tuple(
         # A pool of -1 slots has infinitely many open ones, which is no value of a sample.
         Pool(name, state.get("open"), state.get("running", 0), state.get("queued", 0), state.get("scheduled", 0))
