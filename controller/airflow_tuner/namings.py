@@ -147,6 +147,9 @@ TAGGED = replace(
 
 _BEAT = "airflow_scheduler_heartbeat_total{$airflow}"
 _START = "airflow_ti_start_total{$airflow}"
+# Each task is a process, and each process a series of its own. It comes when the task ends, or in each interval of
+# exports while it runs; its counter is 1 from the beginning, and never moves.
+_STARTED = f"count(count_over_time({_START}[2m]) unless count_over_time({_START}[5m] offset 2m))"
 _TASK = 'airflow_task_duration_milliseconds{dag_id!="",$airflow}'
 # A scheduler that is gone is in the answers for five minutes more: that it beats no more is known sooner.
 _LIVES = f"and on (instance) (increase({_BEAT}[3m]) > 0)"
@@ -167,14 +170,11 @@ OPENTELEMETRY = Naming(
     states="sum by (__name__, queue) (max by (__name__, queue, dag_id, task_id)"
     f' ({{__name__=~"airflow_ti_(queued|running)",queue!="",$airflow}} {_LIVES}))',
     queued=f'sum by (queue) (max by (queue, dag_id, task_id) (airflow_ti_queued{{queue!="",$airflow}} {_LIVES}))',
-    # Each task is a process, and each process a series of its own, which comes when the task ends or lasts for longer
-    # than the interval of exports: its counter is 1 from the beginning, and never moves.
-    starts=f"count(count_over_time({_START}[2m])) > 0",
+    starts=f"{_STARTED} > 0",
     # That none starts is known only where starts were told of late.
     looks=f"sum(rate({_BEAT}[2m])) and on () count(count_over_time({_START}[1h]))",
     tasks={
-        "started": f"0 * count(count_over_time({_START}[1h]))"
-        f" + (count(count_over_time({_START}[2m])) / 120 or vector(0))",
+        "started": f"0 * count(count_over_time({_START}[1h])) + ({_STARTED} / 120 or vector(0))",
         # Of all in the window: only their ratio counts.
         "ended": f"sum(histogram_count(last_over_time({_TASK}[$window])))",
         "ended_seconds": f"0.001 * sum(histogram_sum(last_over_time({_TASK}[$window])))",

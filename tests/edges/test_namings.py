@@ -1,13 +1,15 @@
 """Every question of the catalogue, in each naming, to a real Prometheus that was told what real Airflows said."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import pytest
 
-from airflow_tuner import api, prometheus, signals, telemetry
+from airflow_tuner import api, observe, prometheus, settings, signals, telemetry
 from airflow_tuner.namings import CHART, NAMINGS, OPENTELEMETRY, TAGGED, Naming, chosen
+from airflow_tuner.prometheus import Prometheus
 from airflow_tuner.signals import Series, Signal
 from airflow_tuner.telemetry import Pool, Triggerer
 from edges import told
@@ -255,6 +257,9 @@ def test_that_no_task_starts_is_known_by_opentelemetry_where_tasks_told_of_their
         told.by_opentelemetry(source.prometheus.url, others, job)
         if starts:
             told.by_opentelemetry(source.prometheus.url, of_tasks, job, steps=told.STEPS - 20)
+            # One that runs for long tells of its start again and again.
+            long = [replace(one, process="long") for one in of_tasks if one.process == "task-1"]
+            told.by_opentelemetry(source.prometheus.url, long, job, moved=told.stands)
 
     send("quiet", starts=True)
     send("mute", starts=False)
@@ -286,6 +291,25 @@ def test_an_exporter_that_still_shows_what_was_sent_is_not_chosen(source: Source
 def test_several_airflows_in_one_prometheus_are_told_in_each_naming(source: Source) -> None:
     for on in (TAGGED, OPENTELEMETRY):
         assert "Name this one's labels in spec.metrics.airflowMatchLabels." in source.read(on, "3").problem
+
+
+def test_the_naming_is_asked_for_once_in_ten_minutes_and_then_as_many_questions_as_always(source: Source) -> None:
+    def turn(client: Prometheus, known: str, **metrics: str) -> tuple[str, str, int]:
+        entry = {"name": "*", "memory": {"min": "1Gi", "max": "2Gi"}, "concurrency": {"min": 1, "max": 4}}
+        own = {"airflowMatchLabels": SENT.labels, **metrics}
+        spec = api.Spec.model_validate({"airflow": {"release": "airflow"}, "workers": [entry], "metrics": own})
+        before = client.calls
+        _, _, problem, naming = asyncio.run(observe._asked(client, spec, "n", 0, known, None))  # noqa: SLF001
+        return naming, problem, client.calls - before
+
+    client = Prometheus("main", settings.Source(url=source.prometheus.url))
+    # One of them, about leaks, is asked every ten minutes as well.
+    assert turn(client, "") == ("OpenTelemetry", "", 17)
+    assert turn(client, "OpenTelemetry") == ("OpenTelemetry", "", 15)
+    assert turn(client, "") == ("OpenTelemetry", "", 16), (
+        "nothing was known, or it was of no use: it is looked at again"
+    )
+    assert turn(client, "", naming="Tagged") == ("Tagged", "", 15), "what the policy states is not asked"
 
 
 @pytest.mark.parametrize("on", NAMINGS.values(), ids=lambda one: one.name)
