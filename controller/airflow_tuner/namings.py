@@ -61,8 +61,8 @@ class Naming:
     """The same of series."""
     unfit: Mapping[str, str] = field(default_factory=dict)
     """Lines of Airflow that tell too little in it for anything to rest on it, and what."""
-    senders: str = ""
-    """Label that tells the processes of one Airflow apart; empty: they all tell one exporter."""
+    senders: tuple[str, ...] = ()
+    """Labels that tell the processes of one Airflow apart; empty: they all tell one exporter."""
 
 
 _AGE = "airflow_dag_processing_last_run_seconds_ago"
@@ -193,7 +193,8 @@ OPENTELEMETRY = Naming(
         "2": "Airflow 2 tells by OpenTelemetry of one pool only, and neither how often anything happened nor of tasks, "
         "so nothing rests on it. Let it send StatsD (config.metrics.statsd_on of the chart)."
     },
-    senders="instance",
+    # The first is Prometheus' own; the others come with a collector, by how it is set.
+    senders=("instance", "exported_instance", "service_instance_id", "host_name", "k8s_pod_name", "pod"),
 )
 """`[metrics] otel_on`, received by Prometheus itself or by a collector, in Prometheus' own translation of names.
 

@@ -11,7 +11,7 @@ from airflow_tuner.brokers import Brokers
 from airflow_tuner.cluster import Cluster, path
 from airflow_tuner.errors import Refused, TunerError
 from airflow_tuner.model import Metrics, MetricsState, Observation, Pod, Sample, Slots, Usage, Workload
-from airflow_tuner.namings import CHART, NAMINGS, Naming, chosen
+from airflow_tuner.namings import CHART, NAMINGS, chosen
 from airflow_tuner.prometheus import Prometheus, moment
 from airflow_tuner.signals import Scope, Series, Signal
 
@@ -113,49 +113,77 @@ async def _asked(
     if source is None:
         told = f"The metrics source {spec.metrics.source} is not one of the operator's (chart value metrics.sources)."
         return {}, told, told, ""
-    tunes = spec.tunes_slots or spec.tunes_parsing
-    wanted: tuple[Signal, ...] = (*signals.MEMORY, signals.GROWTH)
-    wanted += (signals.CONTAINERS + signals.AIRFLOW) if tunes else ()
     try:
         scope = prometheus.scope(spec.metrics, namespace, rounds)
     except TunerError as error:
         return {}, str(error), str(error), ""
-    naming = (await _naming(source, spec, scope, known, patience)) if tunes else None
-    scope = replace(scope, naming=naming or CHART)
-    answers = await asyncio.gather(*(source.ask(signal, scope, patience) for signal in wanted), return_exceptions=True)
+    tunes = spec.tunes_slots or spec.tunes_parsing
+    wanted = (*signals.MEMORY, signals.GROWTH, *(signals.CONTAINERS if tunes else ()))
+    answers, (of_airflow, naming) = await asyncio.gather(
+        _all(source, wanted, scope, patience),
+        _of_airflow(source, spec, scope, known, patience) if tunes else _nothing(),
+    )
     values: dict[str, tuple[Series, ...]] = {}
     problem = airflow_problem = ""
-    for signal, answer in zip(wanted, answers, strict=True):
+    for signal, answer in (answers | of_airflow).items():
         if isinstance(answer, TunerError):
             # One of CONTAINERS may be refused by itself (duplicate series in a join), and so may what reads very many
             # samples: then that one alone is absent.
             problem = problem or (str(answer) if signal in signals.MEMORY else "")
             alone = signal in (*signals.CONTAINERS, signals.GROWTH)
             airflow_problem = airflow_problem or ("" if alone else str(answer))
-        elif isinstance(answer, BaseException):
-            raise answer
         else:
-            values |= signals.parted(signals.canonical(answer, scope.naming) if signal.texts else answer, signal)
-    return values, problem, airflow_problem, "" if naming is None else naming.name
+            values |= signals.parted(answer, signal)
+    return values, problem, airflow_problem, naming
+
+
+Answers = dict[Signal, tuple[Series, ...] | TunerError]
+
+
+async def _all(source: Prometheus, wanted: Iterable[Signal], scope: Scope, patience: float | None) -> Answers:
+    """The answers to all of them, or why there is none."""
+    asked = [*wanted]
+    answers = await asyncio.gather(*(source.ask(signal, scope, patience) for signal in asked), return_exceptions=True)
+    found: Answers = {}
+    for signal, answer in zip(asked, answers, strict=True):
+        if isinstance(answer, BaseException) and not isinstance(answer, TunerError):
+            raise answer
+        found[signal] = answer
+    return found
+
+
+async def _nothing() -> tuple[Answers, str]:
+    return {}, ""
+
+
+async def _of_airflow(
+    source: Prometheus, spec: api.Spec, scope: Scope, known: str, patience: float | None
+) -> tuple[Answers, str]:
+    """What Airflow says of itself, by the names that `telemetry` reads, and the naming in which it was asked for."""
+    naming = NAMINGS.get(spec.metrics.naming or known)
+    if spec.metrics.naming is None:
+        # Where none is known, or it was of no use, it is looked at anew.
+        question = signals.NAMED if naming else replace(signals.NAMED, lasts=0.0)
+        try:
+            found = await source.ask(question, scope, patience)
+        except TunerError as error:
+            if naming is None:
+                return {question: error}, ""
+        else:
+            naming = chosen({item.labels.get("signal", ""): item.value for item in found}) or naming
+    on = naming or CHART
+    answers = await _all(source, signals.AIRFLOW, replace(scope, naming=on), patience)
+    told: Answers = {
+        signal: answer if isinstance(answer, TunerError) else signals.canonical(answer, on)
+        for signal, answer in answers.items()
+    }
+    return told, naming.name if naming else ""
 
 
 def _named(prior: api.Status) -> str:
     """How Airflow's metrics were named; empty where that is to be seen anew, as they were of no use."""
     missing = any(item.type == "AirflowMetricsAvailable" and item.status == "False" for item in prior.conditions)
     return "" if missing else prior.metrics_naming
-
-
-async def _naming(
-    source: Prometheus, spec: api.Spec, scope: Scope, known: str, patience: float | None
-) -> Naming | None:
-    """How Airflow's metrics are named: as the policy states it, or as is seen, or as it was last known."""
-    if spec.metrics.naming is not None:
-        return NAMINGS[spec.metrics.naming]
-    try:
-        found = await source.ask(signals.NAMED if known else replace(signals.NAMED, lasts=0.0), scope, patience)
-    except TunerError:
-        return NAMINGS.get(known)
-    return chosen({item.labels.get("signal", ""): item.value for item in found}) or NAMINGS.get(known)
 
 
 async def _slots(

@@ -67,7 +67,7 @@ def canonical(found: tuple[Series, ...], on: Naming) -> tuple[Series, ...]:
     """The answer by the names that `telemetry` reads. Of what several processes of one Airflow tell the most counts."""
     told: dict[tuple[tuple[str, str], ...], Series] = {}
     for item in found:
-        labels = {on.labels.get(key, key): value for key, value in item.labels.items() if key != (on.senders or None)}
+        labels = {on.labels.get(key, key): value for key, value in item.labels.items() if key not in on.senders}
         if "__name__" in labels:
             labels["__name__"] = on.names.get(labels["__name__"], labels["__name__"])
         same = tuple(sorted(labels.items()))
@@ -339,7 +339,7 @@ def files(on: Naming) -> dict[str, str]:
     comes late for a new file, whose own counter is there with its first parse.
     """
     living = [f"((changes({age}[2m]) > 0) or ({age} unless {age} offset 2m))" for age in on.ages]
-    once = f"max without ({on.senders}) " if on.senders else ""
+    once = f"max without ({','.join(on.senders)}) " if on.senders else ""
     oldest = [f"max(max_over_time({age}[$rounds]) and {one})" for age, one in zip(on.ages, living, strict=True)]
     # Once by file, as of two Airflows it is to be told, and no question to fail.
     now, before = (f"max by ({on.by}) ({_of_files(on, 'count', offset)})" for offset in ("", " offset $rounds"))

@@ -77,7 +77,10 @@ def test_the_same_is_read_out_of_the_same_world_in_each_naming() -> None:
 
 
 def test_several_schedulers_by_opentelemetry_are_one_airflow() -> None:
-    both = (*by_labels("_total", instance="one"), *by_labels("_total", instance="other"))
+    both = (
+        *by_labels("_total", instance="one", k8s_pod_name="scheduler-0"),
+        *by_labels("_total", instance="other", k8s_pod_name="scheduler-1"),
+    )
     assert read(OPENTELEMETRY, both, "file_name") == read(CHART, by_chart(), "file")
     two = (*by_labels("_total", instance="one"), *by_labels("_total", instance="one", namespace="other"))
     assert "has series of 2 Airflows" in read(OPENTELEMETRY, two, "file_name").problem

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -320,3 +321,32 @@ def test_every_question_is_promql_whatever_the_labels_are(source: Source, signal
         metrics = api.Metrics(match_labels=labels, airflow_match_labels=labels, window_seconds=WINDOW + number)
         found = asked_for(source.prometheus.url, signal, replace(prometheus.scope(metrics, "no"), naming=on))
         assert not text or found == (), "nothing has such a label"
+
+
+class NoObjects:
+    """An API server without any."""
+
+    async def list(self, *_: object) -> list[dict[str, object]]:
+        """None."""
+        return []
+
+
+@pytest.mark.parametrize(("line", "problem"), [("2", "Airflow 2 tells by OpenTelemetry of one pool only"), ("3", "")])
+def test_a_look_names_the_naming_and_says_where_a_line_of_airflow_tells_too_little_in_it(
+    source: Source, line: str, problem: str
+) -> None:
+    entry = {"name": "*", "memory": {"min": "1Gi", "max": "2Gi"}, "concurrency": {"min": 1, "max": 4}}
+    spec = api.Spec.model_validate(
+        {
+            "airflow": {"release": "airflow", "version": line},
+            "workers": [entry],
+            "metrics": {"airflowMatchLabels": SENT.labels},
+        }
+    )
+    client = Prometheus("main", settings.Source(url=source.prometheus.url))
+    look = observe.observe(NoObjects(), client, None, spec, "n", datetime.now(UTC))  # type: ignore[arg-type] # all it asks
+    seen = asyncio.run(look)
+    assert seen.naming == "OpenTelemetry"
+    assert seen.airflow.problem.startswith(problem)
+    assert bool(seen.airflow.problem) is bool(problem)
+    assert (seen.airflow.tasks is None) is bool(problem)
