@@ -70,7 +70,7 @@ _PARSE = "airflow_dag_processing_last_duration"
 _POOL_NAMES = "executor_open_slots|executor_running_tasks|pool_open_slots|pool_(queued|running|scheduled)_slots"
 _PARSE_NAMES = "dag_processing_total_parse_time|dag_processing_file_path_queue_size"
 _LABELS = {"pool_name": "pool", "executor_class_name": "executor", "name": "executor", "file_name": "file"}
-"""By Airflow's tags. Airflow 2 calls the executor's class `name`."""
+"""By Airflow's tags. Airflow before 3.3 calls the executor's class `name`."""
 
 
 def _moving(label: str) -> str:
@@ -126,7 +126,7 @@ TAGGED = replace(
     told="StatsD with tags",
     # OpenTelemetry has the first, and another heartbeat.
     there='count(airflow_pool_queued_slots{pool_name!="",$airflow}) and count(airflow_scheduler_heartbeat{$airflow})',
-    # Airflow 2 tells the age of files without a tag: only a mapping makes a label of it.
+    # Airflow before 3.3 tells the age of files without a tag: only a mapping makes a label of it.
     moving=(_moving("file_name"), _moving("dag_file")),
     # With the old names on, a mapping gives the same gauges once more, with its own labels.
     gauges=f'{{__name__=~"airflow_({_POOL_NAMES}|{_PARSE_NAMES}|scheduler_heartbeat)",pool="",executor="",$airflow}}',
@@ -198,7 +198,7 @@ OPENTELEMETRY = Naming(
 )
 """`[metrics] otel_on`, received by Prometheus itself or by a collector, in Prometheus' own translation of names.
 
-Timers are native histograms of milliseconds.
+Timers are native histograms of milliseconds; before Airflow 3.3 they are gauges, and what rests on them is not known.
 """
 
 NAMINGS = {one.name: one for one in (TAGGED, CHART, OPENTELEMETRY)}
