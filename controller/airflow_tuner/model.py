@@ -279,6 +279,8 @@ class Observation:
     """Airflow's major version, `2` or `3`; `None` where it cannot be told."""
     airflow: Airflow = Airflow()
     """What Airflow says of itself; asked only where slots or parsing are tuned."""
+    naming: str = ""
+    """How its metrics are named; empty where that is not known."""
     broker: str | None = None
     """What is wrong with the Celery broker; empty: it answers; `None`: the policy names none."""
     elder: str = ""

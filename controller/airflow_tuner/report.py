@@ -6,6 +6,7 @@ from typing import Any
 
 from airflow_tuner import explain
 from airflow_tuner.model import Finding, Observation, Severity
+from airflow_tuner.namings import NAMINGS
 from airflow_tuner.sentence import counted, short
 
 VERSION = 1
@@ -32,6 +33,7 @@ def document(policy: str, seen: Observation, findings: tuple[Finding, ...]) -> d
         "policy": policy,
         "at": seen.at.isoformat(),
         "airflow": seen.line,
+        "metricsNaming": seen.naming,
         "findings": [
             {
                 "reason": item.reason,
@@ -86,4 +88,6 @@ def _airflow(seen: Observation) -> str:
         told.append(f"{counted(tasks.waiting_in(None), 'task waits', 'tasks wait')} and {tasks.running_in(None)} run")
     if files is not None:
         told.append(f"{counted(files.files, 'DAG file is', 'DAG files are')} parsed")
+    if told and seen.naming in NAMINGS:
+        told.append(f"as {NAMINGS[seen.naming].told} names them (metrics.naming: {seen.naming})")
     return ", ".join(told) or "not asked: the policy tunes neither slots nor parsing"

@@ -56,6 +56,7 @@ def rendered(
         summary=_summary(spec, findings, decision),
         last_change=_last_change(history),
         airflow_version=seen.line or "",
+        metrics_naming=seen.naming,
         conditions=_conditions(prior, spec, seen, findings, decision, waiting, generation),
         findings=[_finding(finding) for finding in findings[:FINDINGS]],
         targets=targets[:TARGETS],

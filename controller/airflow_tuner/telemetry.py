@@ -25,7 +25,7 @@ QUIET_MOST = 900
 QUIET_STEP = 15
 """Seconds between two looks for it: tasks have ceased to start where more than one of them is without."""
 
-_POOL = re.compile(r"airflow_pool_(queued|running|scheduled)_slots_(.+)")
+_POOL = re.compile(r"airflow_pool_(queued|running|scheduled)_slots(?:_(.+))?")
 
 Answers = Mapping[str, tuple[Series, ...]]
 
@@ -210,7 +210,7 @@ def read(answers: Answers, line: str | None) -> Airflow:
     if not beating:
         return Airflow(
             problem="The metrics source has no series of this Airflow (airflow_scheduler_heartbeat). Check that it "
-            "scrapes Airflow's StatsD exporter, and spec.metrics.airflowMatchLabels."
+            "scrapes Airflow's StatsD exporter, or receives its OpenTelemetry, and spec.metrics.airflowMatchLabels."
         )
     senders = {tuple(sorted(_identity(item).items())) for item in beating}
     if len(senders) > 1:
@@ -219,7 +219,9 @@ def read(answers: Answers, line: str | None) -> Airflow:
             problem=f"The metrics source has series of {len(senders)} Airflows ({told}). Name this one's labels in "
             "spec.metrics.airflowMatchLabels."
         )
+    of_files = answers.get(signals.SLOWEST_FILES.name, ())
     answered = [*answers.get(signals.AIRFLOW_RATES.name, ()), *answers.get(signals.AIRFLOW_SIGNS.name, ())]
+    answered += [item for item in of_files if "signal" in item.labels]
     rates = {item.labels.get("signal", ""): item.value for item in answered if "dag_id" not in item.labels}
     by_dag = [item for item in answered if "dag_id" in item.labels]
     if not rates.get("beats"):
@@ -238,7 +240,7 @@ def read(answers: Answers, line: str | None) -> Airflow:
             paces=_paces(by_dag),
             largest=singles.largest(answered),
         ),
-        parsing=_parsing(gauges, rates, answers.get(signals.SLOWEST_FILES.name, ()), line),
+        parsing=_parsing(gauges, rates, tuple(item for item in of_files if "signal" not in item.labels), line),
         loop=rates["loop_seconds"] / rates["loops"] if rates.get("loops") and "loop_seconds" in rates else None,
         beats=rates["beats"],
         # Gauges outlive their sender; between two rounds of parsing the age of the files still moves.
@@ -332,7 +334,8 @@ def _pools(gauges: tuple[Series, ...]) -> tuple[Pool, ...]:
     for item in gauges:
         name = item.labels.get("__name__", "")
         if found := _POOL.fullmatch(name):
-            states.setdefault(found[2], {})[found[1]] = round(item.value)
+            if pool := found[2] or _mapped(item.labels.get("pool", "")):
+                states.setdefault(pool, {})[found[1]] = round(item.value)
         elif name == "airflow_pool_open_slots" and item.labels.get("pool"):
             states.setdefault(_mapped(item.labels["pool"]), {})["open"] = round(item.value)
     return tuple(

@@ -58,6 +58,14 @@ class Airflow(Model):
         return {"tier": "airflow", "release": self.release or ""}
 
 
+class Naming(StrEnum):
+    """How Airflow's own metrics are named."""
+
+    CHART = "Chart"
+    TAGGED = "Tagged"
+    OPENTELEMETRY = "OpenTelemetry"
+
+
 class Metrics(Model):
     """Where the metrics of this deployment are, and how old they may be."""
 
@@ -68,6 +76,9 @@ class Metrics(Model):
     airflow_match_labels: Labels = {}
     """Labels that, beside matchLabels, single out this Airflow's own series (airflow_*) where one Prometheus holds
     those of several, e.g. namespace: airflow."""
+    naming: Naming | None = None
+    """How Airflow's own metrics are named: Chart (StatsD through the official chart's exporter), Tagged (StatsD with
+    tags) or OpenTelemetry; absent: as is seen."""
     stale_after_seconds: Annotated[int, Field(ge=30, le=3600)] = 300
     """Age in seconds from which a sample no longer counts: what rests on it is then not changed."""
     window_seconds: Annotated[int, Field(ge=30, le=3600)] = 300

@@ -226,6 +226,8 @@ class Status(Model):
     """The newest change in a few words."""
     airflow_version: Annotated[str, Field(max_length=8)] = ""
     """Major version of this Airflow, as stated or detected."""
+    metrics_naming: Annotated[str, Field(max_length=16)] = ""
+    """How this Airflow's metrics are named (Chart, Tagged or OpenTelemetry), as stated or detected."""
     conditions: Annotated[list[Condition], Field(max_length=16, json_schema_extra=keyed("type"))] = []
     """Ready sums up the others."""
     findings: Annotated[list[FindingStatus], Field(max_length=20)] = []
