@@ -32,7 +32,9 @@ def plan(
         after = shown(change.after) if change else "unchanged"
         rows.append((target.workload.target, shown(now), after, change.reason if change else ""))
     rows += [(change.target, shown(change.before), shown(change.after), change.reason) for change in decision.released]
-    parts = [f"Mode {spec.mode}, Airflow {seen.line or 'of unknown version'}. Nothing is written.", table(rows)]
+    runs = f" with {seen.executors.told} ({seen.executors.source})" if seen.executors else ""
+    head = f"Mode {spec.mode}, Airflow {seen.line or 'of unknown version'}{runs}. Nothing is written."
+    parts = [wrapped(head), table(rows)]
     parts += [wrapped(f"{change.target}: {change.message}") for change in decision.changes]
     if findings:
         parts.append("Findings, worst first:")
@@ -64,6 +66,7 @@ def document(new: api.Status, decision: Decision, waiting: tuple[Waiting, ...]) 
         "findings": told.get("findings", []),
         "targets": told.get("targets", []),
         "conditions": told.get("conditions", []),
+        "executor": {"names": new.airflow_executor, "source": new.airflow_executor_source},
         "waiting": [
             {"target": item.target.workload.target, "pod": item.pod.name, "for": item.what, "blocked": item.blocked}
             for item in waiting

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from airflow_tuner import api
 from airflow_tuner.autoscaler import Autoscaler
+from airflow_tuner.executor import UNKNOWN, Executors
 from airflow_tuner.probe import Probe
 from airflow_tuner.telemetry import Airflow
 
@@ -225,6 +226,22 @@ class Workload:
         return tuple(pod for pod in self.pods if not pod.ending)
 
 
+@dataclass(frozen=True, slots=True)
+class TaskPod:
+    """A pod in which the KubernetesExecutor runs one try of one task."""
+
+    name: str
+    dag: str
+    task: str
+    created: datetime
+    memory: Memory
+    """What its spec asks for the container that runs the task."""
+    death: Death | None = None
+    """Its end, where the kernel killed that container for memory."""
+    unplaced: str = ""
+    """Why no node takes it, in the scheduler's words; empty where one has, or may at once."""
+
+
 class MetricsState(StrEnum):
     """What became of the questions to the metrics source."""
 
@@ -266,6 +283,10 @@ class Observation:
     """The policy that acts on this Airflow instead of the one that is looked at."""
     autoscalers: tuple[Autoscaler, ...] = ()
     """What else changes workloads of the namespace."""
+    executors: Executors = UNKNOWN
+    """What runs the tasks."""
+    task_pods: tuple[TaskPod, ...] = ()
+    """Pods of the KubernetesExecutor's tasks that are there."""
 
     def autoscalers_of(self, workload: Workload) -> tuple[Autoscaler, ...]:
         """What else changes this workload."""

@@ -10,6 +10,7 @@ from airflow_tuner import api, inventory, parsing, prometheus, signals, telemetr
 from airflow_tuner.brokers import Brokers
 from airflow_tuner.cluster import Cluster, path
 from airflow_tuner.errors import Refused, TunerError
+from airflow_tuner.executor import Executors
 from airflow_tuner.model import Metrics, MetricsState, Observation, Pod, Sample, Slots, Usage, Workload
 from airflow_tuner.prometheus import Prometheus, moment
 from airflow_tuner.signals import Series, Signal
@@ -51,27 +52,39 @@ async def observe(
     objects = [{**item, "kind": "Deployment"} for item in deployments]
     objects += [{**item, "kind": "StatefulSet"} for item in sets]
     line = inventory.line(objects, spec.airflow.version, known_line)
+    runs = inventory.executors(objects, spec.airflow.executor)
     seen = inventory.workloads(objects, pods, line)
     if any(inventory.lacks_pods(item) for item in objects):
         seen = await _refused(cluster, namespace, seen)
     urgent = any(pod.death and now - pod.death.at < URGENT for workload in seen for pod in workload.pods)
+    asks = asks_airflow(spec, runs)
     asked, (slots, broker) = await asyncio.gather(
-        _asked(source, spec, namespace, parsing.rounds(spec, seen, line), PATIENCE if urgent else None),
-        _slots(brokers, spec, namespace, seen),
+        _asked(source, spec, namespace, parsing.rounds(spec, seen, line), PATIENCE if urgent else None, airflow=asks),
+        _slots(brokers if runs.celery else None, spec, namespace, seen),
     )
     values, problem, airflow_problem = asked
     limit = timedelta(seconds=spec.metrics.stale_after_seconds)
-    tunes = spec.tunes_slots or spec.tunes_parsing
+    runs = runs or telemetry.executors(values) or inventory.executors_of(seen)
     return Observation(
         at=now,
         workloads=tuple(_joined(workload, values, slots, now, limit) for workload in seen),
         metrics=_trust(seen, values, problem, now, limit),
         line=line,
-        airflow=telemetry.read(values, line)
-        if tunes and not airflow_problem
+        airflow=telemetry.read(values, line, runs)
+        if asks and not airflow_problem
         else telemetry.Airflow(problem=airflow_problem),
         broker=broker,
+        executors=runs,
+        task_pods=inventory.task_pods(pods),
     )
+
+
+def asks_airflow(spec: api.Spec, runs: Executors) -> bool:
+    """Whether Airflow's own series are asked for: they are many.
+
+    Where tasks run in the scheduler, how they flow is a matter of its memory.
+    """
+    return spec.tunes_slots or spec.tunes_parsing or (runs.local and spec.scheduler is not None)
 
 
 async def _refused(cluster: Cluster, namespace: str, workloads: tuple[Workload, ...]) -> tuple[Workload, ...]:
@@ -103,15 +116,14 @@ def counts(seen: Observation) -> Counts:
 
 
 async def _asked(
-    source: Prometheus | None, spec: api.Spec, namespace: str, rounds: int, patience: float | None
+    source: Prometheus | None, spec: api.Spec, namespace: str, rounds: int, patience: float | None, *, airflow: bool
 ) -> tuple[Values, str, str]:
     """The answers, and what is wrong with those about containers, and with any about Airflow."""
     if source is None:
         told = f"The metrics source {spec.metrics.source} is not one of the operator's (chart value metrics.sources)."
         return {}, told, told
-    tunes = spec.tunes_slots or spec.tunes_parsing
     wanted: tuple[Signal, ...] = (*signals.MEMORY, signals.GROWTH)
-    wanted += (signals.CONTAINERS + signals.AIRFLOW) if tunes else ()
+    wanted += (signals.CONTAINERS + signals.AIRFLOW) if airflow else ()
     try:
         scope = prometheus.scope(spec.metrics, namespace, rounds)
     except TunerError as error:

@@ -56,6 +56,8 @@ def rendered(
         summary=_summary(spec, findings, decision),
         last_change=_last_change(history),
         airflow_version=seen.line or "",
+        airflow_executor=fitted(seen.executors.told, BRIEF),
+        airflow_executor_source=fitted(seen.executors.source, BRIEF),
         conditions=_conditions(prior, spec, seen, findings, decision, waiting, generation),
         findings=[_finding(finding) for finding in findings[:FINDINGS]],
         targets=targets[:TARGETS],

@@ -46,7 +46,7 @@ def concurrency_exceeds_memory(case: Case) -> Iterator[Finding]:
     for item in case.items:
         workload = item.workload
         # What a slot takes differs by Airflow line: where that is not known, nothing is claimed.
-        if workload.component != "worker" or case.seen.line is None:
+        if workload.component != "worker" or case.seen.line is None or not case.seen.executors.celery:
             continue
         pods = [(pod, slots) for pod in _limited(item) if (slots := concurrency.in_force(pod, workload))]
         law = _law(item, pods, case.seen.line)

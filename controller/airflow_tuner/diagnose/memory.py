@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from airflow_tuner import decide, kills
+from airflow_tuner import decide, kills, local
 from airflow_tuner.diagnose.case import Case
 from airflow_tuner.model import Finding, Pod, Severity, Workload
 from airflow_tuner.quantity import readable
@@ -101,5 +101,5 @@ def _killed(case: Case, workload: Workload) -> Iterator[Finding]:
         kills.well_below(pod, raised) for pod in hit
     )
     reason = "NodeMemoryPressure" if of_node else "OutOfMemory"
-    message = f"{'; '.join(parts)}. {now_at}{advice}"
+    message = f"{'; '.join(parts)}. {now_at}{advice}{local.killed(workload, case.seen, whole=bool(dead))}"
     yield Finding(reason, Severity.CRITICAL, workload.target, message, min(times, default=now))
