@@ -119,6 +119,10 @@ def _memory(found: TargetDecision, slots: SlotsAssessment, bounds: str) -> Itera
     peaks = [pod.usage.peak.value for pod in workload.living if pod.usage.peak is not None]
     if peaks:
         yield "peak", f"{readable(int(max(peaks)))} since the container started, page cache included"
+    now = [pod.usage.working_set for pod in workload.living if pod.usage.momentary]
+    if held := [sample for sample in now if sample is not None]:
+        most = max(held, key=lambda sample: sample.value)
+        yield "now", f"{readable(int(most.value))} at {most.at:%H:%M:%S}, page cache included (metrics.k8s.io)"
     if slots.footprint is not None:
         how = "measured here" if slots.footprint.measured else "as measured on an empty Airflow of this line"
         yield "model", f"{slots.footprint}, the slot {how}"

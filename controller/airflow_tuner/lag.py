@@ -159,7 +159,8 @@ def database_wait(tasks: Tasks, schedulers: Sequence[Workload]) -> str | None:
     """What of the scheduler waits for the database, as a clause; `None`: nothing does, as far as is known."""
     if tasks.critical is not None and tasks.critical > DATABASE_SLOW:
         return f"The scheduler's critical query takes {tasks.critical:.1f} s on average (usually milliseconds)"
-    cores = [pod.usage.cpu.value for item in schedulers for pod in item.living if pod.usage.cpu is not None]
+    usages = [pod.usage for item in schedulers for pod in item.living if not pod.usage.momentary]
+    cores = [usage.cpu.value for usage in usages if usage.cpu is not None]
     waits = bool(cores) and max(cores) < WAITING
     if waits and tasks.section is not None and tasks.section > DATABASE_SLOW:
         return (
@@ -236,6 +237,8 @@ def _cpu(workload: Workload, pods: Sequence[Pod]) -> tuple[str, str] | None:
     if not all(pod.usage.cpu for pod in pods):
         return "CpuUnknown", "The workers' CPU use is not known, so their slots are not raised."
     told = cpu_short(workload, pods)
+    if told is None and any(pod.usage.momentary for pod in pods):
+        return "CpuUnknown", "The workers' CPU use is known of a moment only (metrics.k8s.io): slots are not raised."
     if told is None:
         return None
     return CPU_BOUND, f"CPU holds tasks back: {told}. More slots would only share it."

@@ -42,6 +42,8 @@ class Sample:
 
     value: float
     at: datetime
+    momentary: bool = False
+    """It is no largest and no mean of a time, but what was in use then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,11 @@ class Usage:
     """Share of its scheduling periods in which the CPU limit held it back."""
     node_cpu: Sample | None = None
     """Share of its node's cores that is in use by all."""
+
+    @property
+    def momentary(self) -> bool:
+        """Working set and CPU are those of a moment, and nothing else is known: no decision rests on them."""
+        return any(sample is not None and sample.momentary for sample in (self.working_set, self.cpu))
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +256,8 @@ class MetricsState(StrEnum):
     STALE = "MetricsStale"
     UNAVAILABLE = "MetricsUnavailable"
     ABSENT = "MetricsAbsent"
+    CURRENT = "CurrentOnly"
+    """As one of the two before, and metrics.k8s.io tells what is in use at this moment."""
 
 
 @dataclass(frozen=True, slots=True)

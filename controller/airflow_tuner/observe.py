@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
 
-from airflow_tuner import api, inventory, parsing, prometheus, signals, telemetry
+from airflow_tuner import api, inventory, parsing, prometheus, resource_metrics, signals, telemetry
 from airflow_tuner.brokers import Brokers
 from airflow_tuner.cluster import Cluster, path
 from airflow_tuner.errors import Refused, TunerError
 from airflow_tuner.executor import Executors
 from airflow_tuner.model import Metrics, MetricsState, Observation, Pod, Sample, Slots, Usage, Workload
 from airflow_tuner.prometheus import Prometheus, moment
+from airflow_tuner.sentence import counted
 from airflow_tuner.signals import Series, Signal
 
 Values = Mapping[str, tuple[Series, ...]]
@@ -65,10 +66,15 @@ async def observe(
     values, problem, airflow_problem = asked
     limit = timedelta(seconds=spec.metrics.stale_after_seconds)
     runs = runs or telemetry.executors(values) or inventory.executors_of(seen)
+    metrics = _trust(seen, values, problem, now, limit)
+    joined = tuple(_joined(workload, values, slots, now, limit) for workload in seen)
+    if metrics.state in {MetricsState.ABSENT, MetricsState.UNAVAILABLE} and not values.get(signals.SAMPLED_AT.name):
+        patience = PATIENCE if urgent else resource_metrics.PATIENCE
+        joined, metrics = await _current(cluster, spec, namespace, joined, metrics, now, patience)
     return Observation(
         at=now,
-        workloads=tuple(_joined(workload, values, slots, now, limit) for workload in seen),
-        metrics=_trust(seen, values, problem, now, limit),
+        workloads=joined,
+        metrics=metrics,
         line=line,
         airflow=telemetry.read(values, line, runs)
         if asks and not airflow_problem
@@ -143,6 +149,31 @@ async def _asked(
         else:
             values |= signals.parted(answer, signal)
     return values, problem, airflow_problem
+
+
+async def _current(
+    cluster: Cluster,
+    spec: api.Spec,
+    namespace: str,
+    workloads: tuple[Workload, ...],
+    metrics: Metrics,
+    now: datetime,
+    patience: float,
+) -> tuple[tuple[Workload, ...], Metrics]:
+    """What is in use now, where the metrics source has no container series at all."""
+    if not any(pod.running is not None for workload in workloads for pod in workload.living):
+        return workloads, metrics
+    found = await resource_metrics.ask(cluster, namespace, spec.airflow.labels, patience)
+    limit = timedelta(seconds=spec.metrics.stale_after_seconds)
+    filled, known = resource_metrics.filled(workloads, found, now, limit)
+    if not known:
+        why = found.problem or "it has nothing fresh about these pods"
+        return workloads, replace(metrics, message=f"{metrics.message} Nor does metrics.k8s.io tell anything: {why}.")
+    told = (
+        f"{metrics.message} Only current memory and CPU of {counted(known, 'pod', 'pods')} are known, from "
+        f"metrics.k8s.io: {resource_metrics.UNSEEN}."
+    )
+    return filled, Metrics(MetricsState.CURRENT, told)
 
 
 async def _slots(

@@ -99,7 +99,7 @@ def scheduler_slow(case: Case) -> Iterator[Finding]:
     seen = case.seen
     schedulers = [item for item in seen.workloads if item.component == "scheduler"]
     pods = [pod for item in schedulers for pod in item.living if pod.running is not None]
-    if seen.airflow.tasks is None or not pods or not all(pod.usage.cpu for pod in pods):
+    if seen.airflow.tasks is None or not pods or not all(pod.usage.cpu and not pod.usage.momentary for pod in pods):
         # Without its CPU neither can be told from the other.
         return
     short_of = lag.scheduler_short(schedulers)
