@@ -80,8 +80,12 @@ def executors_of(workloads: Iterable[Workload]) -> Executors:
 
 def task_pods(pods: Iterable[Object]) -> tuple[TaskPod, ...]:
     """The pods in which the KubernetesExecutor runs tasks."""
-    found = [pod for pod in pods if (pod["metadata"].get("labels") or {}).get(TASK) == "True"]
-    return tuple(_task_pod(pod) for pod in found)
+    return tuple(_task_pod(pod) for pod in pods if is_task(pod))
+
+
+def is_task(pod: Object) -> bool:
+    """The KubernetesExecutor made it, for one try of a task."""
+    return (pod["metadata"].get("labels") or {}).get(TASK) == "True"
 
 
 def _task_pod(pod: Object) -> TaskPod:

@@ -76,6 +76,9 @@ def _looked_at(seen: Observation) -> Iterator[tuple[str, str]]:
     yield "metrics", seen.metrics.message
     yield "airflow", _airflow(seen)
     yield "executor", executor_of(seen)
+    if not seen.executors.celery:
+        yield "broker", "not asked: no Celery worker runs tasks"
+        return
     yield "broker", "not named or not asked" if seen.broker is None else seen.broker or "it answers"
 
 

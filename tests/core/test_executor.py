@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airflow_tuner import api, executor, explain, inventory, report, signals, telemetry
+from airflow_tuner import api, executor, explain, inventory, operator, report, signals, telemetry
 from airflow_tuner.executor import Executors
 from airflow_tuner.model import Death, Finding, Pod, Severity, TaskPod
 from core import test_inventory, test_stranded
@@ -234,6 +234,18 @@ def test_a_full_pool_is_told_without_a_word_about_workers() -> None:
     assert finding.message.endswith("20 more slots are asked for. Raise the pool's slots, or let its tasks wait.")
 
 
+def test_a_runaway_is_told_without_a_word_about_workers() -> None:
+    flow = tasks(30, 2, paces=(telemetry.Pace("load", 4200, 120),), pace=4200)
+    seen = observed(scheduler(pod()), airflow=airflow(flow), executors=KUBERNETES)
+    message = only(turn(slots_spec(), seen), "RunawayTasks").message
+    assert "in 10 minutes. Not meant: pause the DAG" in message
+
+
+def test_the_report_says_that_no_broker_is_asked() -> None:
+    seen = observed(scheduler(pod()), executors=KUBERNETES)
+    assert "  broker    not asked: no Celery worker runs tasks" in report.text("n/p", seen, ())
+
+
 # Celery as one of several
 
 
@@ -371,6 +383,13 @@ def test_a_kill_in_the_scheduler_says_that_tasks_run_there() -> None:
     assert "Tasks run" not in only(other, "OutOfMemory").message
 
 
+def test_a_scheduler_that_could_run_more_tasks_than_it_did_is_not_called_too_large() -> None:
+    day = usage(cpu=0.6, anonymous_day=300, anonymous_before=300)
+    one = pod("airflow-scheduler-0", request=4096, limit=4096, started=NOW - timedelta(days=2), usage=day)
+    assert "MemoryOverprovisioned" in local(0, 2, parallelism=32, pods=(one,), runs=KUBERNETES).found
+    assert "MemoryOverprovisioned" not in local(0, 2, parallelism=36, pods=(one,)).found
+
+
 # Tasks in pods of their own
 
 
@@ -400,6 +419,12 @@ def test_a_killed_pod_of_a_task_and_one_that_no_node_takes_are_told_apart() -> N
     killed, unplaced = inventory.task_pods([dead, waits])
     assert killed.death is not None
     assert (killed.unplaced, unplaced.death, unplaced.unplaced) == ("", None, "0/3 nodes")
+
+
+def test_pods_of_tasks_wake_nobody_as_they_come_and_go_with_every_task() -> None:
+    dead = a_task_pod(state={"state": {"terminated": KILLED}}, phase="Failed")
+    assert [operator._mark(one) for one in (a_task_pod(), dead)] == [None, None]  # noqa: SLF001
+    assert operator._mark(test_inventory.pod("airflow-worker-0", "airflow-worker"))  # noqa: SLF001
 
 
 def test_names_that_do_not_fit_a_label_are_read_from_the_annotation() -> None:
