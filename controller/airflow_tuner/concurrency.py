@@ -31,8 +31,8 @@ ENDURED = timedelta(days=7)
 """Slots that a kill at the policy's largest limit took are given back to the rule after this long."""
 
 OF_SEVERAL = (
-    "Of several executors, how many tasks wait for Celery is known only from Airflow 3's own gauge for it and from the "
-    "workers themselves (spec.celery.brokerSecretRef), where one group of workers serves all its queues."
+    "Of several executors, how many tasks wait for Celery is known only from Airflow's own gauge for it (there is none "
+    "with CeleryKubernetesExecutor) and from the workers (spec.celery.brokerSecretRef), of which there is one group."
 )
 """Pools and queues count the tasks of all executors."""
 

@@ -33,7 +33,8 @@ def slots_of(seen: Observation) -> int | None:
     """Tasks that each scheduler runs at once; `None`: not known, or it runs none."""
     if not seen.executors.local or seen.airflow.tasks is None:
         return None
-    return 1 if SEQUENTIAL in seen.executors.kinds else seen.airflow.tasks.parallelism
+    # A core.parallelism of 0 means without end on Airflow 2.
+    return 1 if SEQUENTIAL in seen.executors.kinds else seen.airflow.tasks.parallelism or None
 
 
 def late(workload: Workload, seen: Observation, past: Past, objective: int) -> Lag | None:

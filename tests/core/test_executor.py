@@ -339,6 +339,7 @@ def test_what_is_scheduled_waits_too_where_the_executor_takes_nothing_more() -> 
     [
         {"waiting": 0, "running": 16},  # all work, nobody waits
         {"waiting": 2, "running": 3},  # they begin
+        {"waiting": 2, "running": 3, "parallelism": 0},  # without end
         {"waiting": 4, "running": 16, "duration": 3.0},  # within the objective
         {"waiting": 40, "running": 16, "runs": Executors(("LocalKubernetesExecutor",), WHERE)},  # whose are they
     ],

@@ -90,7 +90,7 @@ MiB of anonymous memory of the scheduler's processes together (each page once: P
 and hold nothing; four more than run at once. SQLite. Busy: the most of ten looks in 15 s, after all slots were busy for
 15 s. Then what the gauges say: of the executor, and of the pool.
 
-| core.parallelism | no task yet | all slots busy | after all tasks | executor: open / running | pool: queued / running |
+| core.parallelism | no task yet | all busy | after all tasks | executor: open / running | pool: queued / running |
 |---|---|---|---|---|---|
 """
     return text + "\n".join(rows)
