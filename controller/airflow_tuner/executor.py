@@ -34,6 +34,9 @@ _PATHS = (
 _CUT = 59
 """Characters from which a label's value may be cut: the chart takes 63, and marks at their end away."""
 
+_LONGEST = 512
+"""Most characters of an option that is read; nobody has so many executors."""
+
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 
 
@@ -94,7 +97,7 @@ def option(text: str, source: str) -> Executors:
     """What `core.executor` says; unknown where it cannot be understood."""
     words = [word.rpartition("=")[2] for team in text.split(";") for word in team.split(",") if word.strip()]
     names = [word.rpartition(":")[2].rpartition(".")[2].strip() for word in words]
-    if not names or not all(_NAME.fullmatch(name) for name in names):
+    if len(text) > _LONGEST or not names or not all(_NAME.fullmatch(name) for name in names):
         return UNKNOWN
     return Executors(tuple(dict.fromkeys(names)), source)
 

@@ -59,7 +59,7 @@ def executors(objects: Iterable[Object], stated: str | None) -> Executors:
 
 
 def _executors(item: Object) -> Executors:
-    where = f"{item['kind']}/{item['metadata']['name']}"
+    where = short(f"{item['kind']}/{item['metadata']['name']}")
     entries = _main(item["spec"]["template"]["spec"]["containers"], "scheduler").get("env") or []
     # The last one counts, as it does for the kubelet.
     told = {str(entry["name"]): entry for entry in entries}

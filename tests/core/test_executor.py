@@ -58,6 +58,7 @@ OF_SCHEDULER = spec(workers=[], scheduler=BOUNDS)
         ("", ()),
         ("$(EXECUTOR)", ()),
         ("CeleryExecutor,,", ("CeleryExecutor",)),
+        ("CeleryExecutor" * 40, ()),
     ],
 )
 def test_the_option_is_read_with_its_lists_paths_aliases_and_teams(text: str, names: tuple[str, ...]) -> None:
