@@ -34,6 +34,7 @@ def document(policy: str, seen: Observation, findings: tuple[Finding, ...]) -> d
         "at": seen.at.isoformat(),
         "airflow": seen.line,
         "metricsNaming": seen.naming,
+        "executors": list(seen.executors.names),
         "findings": [
             {
                 "reason": item.reason,
@@ -76,7 +77,17 @@ def _looked_at(seen: Observation) -> Iterator[tuple[str, str]]:
     yield "workloads", ", ".join(told) or "none"
     yield "metrics", seen.metrics.message
     yield "airflow", _airflow(seen)
+    yield "executor", executor_of(seen)
+    if not seen.executors.celery:
+        yield "broker", "not asked: no Celery worker runs tasks"
+        return
     yield "broker", "not named or not asked" if seen.broker is None else seen.broker or "it answers"
+
+
+def executor_of(seen: Observation) -> str:
+    """What runs the tasks, and where that is known from."""
+    runs = seen.executors
+    return f"{runs.told} ({runs.source})" if runs else "not known: taken for the CeleryExecutor"
 
 
 def _airflow(seen: Observation) -> str:

@@ -57,6 +57,8 @@ def rendered(
         last_change=_last_change(history),
         airflow_version=seen.line or "",
         metrics_naming=seen.naming,
+        airflow_executor=fitted(seen.executors.told, BRIEF),
+        airflow_executor_source=fitted(seen.executors.source, BRIEF),
         conditions=_conditions(prior, spec, seen, findings, decision, waiting, generation),
         findings=[_finding(finding) for finding in findings[:FINDINGS]],
         targets=targets[:TARGETS],

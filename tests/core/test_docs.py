@@ -130,7 +130,7 @@ def test_the_index_of_findings_names_each_with_the_severity_its_page_tells() -> 
 
 @pytest.mark.parametrize(
     ("page", "modules"),
-    [("QueueLagHigh", ("runaway", "stranded", "lag", "concurrency")), ("DagParsingOverloaded", ("parsing",))],
+    [("QueueLagHigh", ("runaway", "stranded", "lag", "concurrency", "local")), ("DagParsingOverloaded", ("parsing",))],
 )
 def test_every_cause_that_a_finding_may_name_has_a_section(page: str, modules: tuple[str, ...]) -> None:
     # These are reasons of changes alone.

@@ -307,7 +307,7 @@ def test_the_naming_is_asked_for_once_in_ten_minutes_and_then_as_many_questions_
         own = {"airflowMatchLabels": SENT.labels, **metrics}
         spec = api.Spec.model_validate({"airflow": {"release": "airflow"}, "workers": [entry], "metrics": own})
         before = client.calls
-        _, _, problem, naming = asyncio.run(observe._asked(client, spec, "n", 0, known, None))  # noqa: SLF001
+        _, _, problem, naming = asyncio.run(observe._asked(client, spec, "n", 0, known, None, airflow=True))  # noqa: SLF001
         return naming, problem, client.calls - before
 
     client = Prometheus("main", settings.Source(url=source.prometheus.url))

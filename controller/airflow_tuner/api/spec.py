@@ -30,6 +30,10 @@ class Selector(Model):
     """Labels that every workload of this Airflow, and every pod of it, carries."""
 
 
+EXECUTOR = r"^[A-Za-z0-9_.:]*Executor( *, *[A-Za-z0-9_.:]*Executor)*$"
+"""Names of executors as Airflow takes them: each may have a path of modules, and an alias before it."""
+
+
 class Airflow(Model):
     """The Airflow deployment this policy is for: its Helm release, or labels of its own."""
 
@@ -49,6 +53,9 @@ class Airflow(Model):
     or `app.kubernetes.io/component`."""
     version: Line | None = None
     """Airflow's major version. Absent: 3 where there is an api-server, 2 where there is a webserver."""
+    executor: Annotated[str, Field(max_length=256, pattern=EXECUTOR)] | None = None
+    """Airflow's option core.executor, e.g. CeleryExecutor, or LocalExecutor,KubernetesExecutor. Absent: as the
+    scheduler's container, the chart's label, or Airflow's metrics say it."""
 
     @property
     def labels(self) -> dict[str, str]:
