@@ -11,6 +11,7 @@ from enum import StrEnum
 from airflow_tuner import api
 from airflow_tuner.autoscaler import Autoscaler
 from airflow_tuner.crash import Crash
+from airflow_tuner.executor import UNKNOWN, Executors
 from airflow_tuner.history import History
 from airflow_tuner.probe import Probe
 from airflow_tuner.telemetry import Airflow
@@ -43,6 +44,8 @@ class Sample:
 
     value: float
     at: datetime
+    momentary: bool = False
+    """It is no largest and no mean of a time, but what was in use then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,11 @@ class Usage:
     """Share of its scheduling periods in which the CPU limit held it back."""
     node_cpu: Sample | None = None
     """Share of its node's cores that is in use by all."""
+
+    @property
+    def momentary(self) -> bool:
+        """Working set and CPU are those of a moment, and nothing else is known: no decision rests on them."""
+        return any(sample is not None and sample.momentary for sample in (self.working_set, self.cpu))
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +241,22 @@ class Workload:
         return tuple(pod for pod in self.pods if not pod.ending)
 
 
+@dataclass(frozen=True, slots=True)
+class TaskPod:
+    """A pod in which the KubernetesExecutor runs one try of one task."""
+
+    name: str
+    dag: str
+    task: str
+    created: datetime
+    memory: Memory
+    """What its spec asks for the container that runs the task."""
+    death: Death | None = None
+    """Its end, where the kernel killed that container for memory."""
+    unplaced: str = ""
+    """Why no node takes it, in the scheduler's words; empty where one has, or may at once."""
+
+
 class MetricsState(StrEnum):
     """What became of the questions to the metrics source."""
 
@@ -240,6 +264,8 @@ class MetricsState(StrEnum):
     STALE = "MetricsStale"
     UNAVAILABLE = "MetricsUnavailable"
     ABSENT = "MetricsAbsent"
+    CURRENT = "CurrentOnly"
+    """As one of the two before, and metrics.k8s.io tells what is in use at this moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +308,8 @@ class Observation:
     """Airflow's major version, `2` or `3`; `None` where it cannot be told."""
     airflow: Airflow = Airflow()
     """What Airflow says of itself; asked only where slots or parsing are tuned."""
+    naming: str = ""
+    """How its metrics are named; empty where that is not known."""
     broker: str | None = None
     """What is wrong with the Celery broker; empty: it answers; `None`: the policy names none."""
     elder: str = ""
@@ -292,6 +320,10 @@ class Observation:
     """The memory of past hours, by target."""
     ran: Mapping[str, Ran] = field(default_factory=dict)
     """What ran in workers before their last kill, by UID of the pod; as far as it was seen."""
+    executors: Executors = UNKNOWN
+    """What runs the tasks."""
+    task_pods: tuple[TaskPod, ...] = ()
+    """Pods of the KubernetesExecutor's tasks that are there."""
 
     def autoscalers_of(self, workload: Workload) -> tuple[Autoscaler, ...]:
         """What else changes this workload."""

@@ -102,9 +102,7 @@ async def look(
     """Observe, diagnose and decide for a policy."""
     metadata = policy["metadata"]
     spec, prior = _parsed(policy)
-    seen = await observe(
-        cluster, sources.get(spec.metrics.source), brokers, spec, metadata["namespace"], now, prior.airflow_version
-    )
+    seen = await observe(cluster, sources.get(spec.metrics.source), brokers, spec, metadata["namespace"], now, prior)
     seen = replace(
         seen,
         refusals=known.refusals,

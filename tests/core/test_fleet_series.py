@@ -49,7 +49,7 @@ def asked() -> set[str]:
     return found
 
 
-NEVER = {"airflow_local_task_job_task_exit_[0-9]+_.+__9", "airflow_task_mem_usage_.+"}
+NEVER = {"airflow_local_task_job_task_exit_.+__9", "airflow_task_mem_usage_.+"}
 """The model counts no tasks by the signal that ended them, and does not weigh them one by one."""
 
 

@@ -17,6 +17,7 @@ from airflow_tuner import api, observe, prometheus, reconcile, signals, telemetr
 from airflow_tuner.cluster import Cluster
 from airflow_tuner.errors import Misconfigured, Unavailable
 from airflow_tuner.model import MetricsState, Observation
+from airflow_tuner.namings import CHART
 from airflow_tuner.prometheus import Prometheus
 from airflow_tuner.settings import Source
 from airflow_tuner.signals import Scope, Series, Signal
@@ -392,16 +393,16 @@ def test_every_signal_of_both_lines_is_read(scraped: Scraped) -> None:
     scope = prometheus.scope(api.Metrics(airflow_match_labels={"release": "three"}, window_seconds=WINDOW), "n")
 
     def rates() -> dict[str, float]:
-        asked = (signals.AIRFLOW_RATES, signals.AIRFLOW_SIGNS)
+        asked = (signals.AIRFLOW_RATES, signals.AIRFLOW_SIGNS, signals.SLOWEST_FILES)
         found = [item for signal in asked for item in asked_for(scraped.prometheus.url, signal, scope)]
-        return {item.labels["signal"]: item.value for item in found}
+        return {item.labels["signal"]: item.value for item in found if "signal" in item.labels}
 
     def files(line: str, release: str) -> int:
         parsing = scraped.read(line, release=release).parsing
         return 0 if parsing is None else len(parsing.slowest)
 
     # What needs a history of hours, or nodes, has a test of its own.
-    young = {*signals.RATES, *signals.SIGNS} - {"dag_day", "dag_week", "task_memory"}
+    young = {*signals.RATES, *signals.SIGNS, *signals.FILES} - {"dag_day", "dag_week", "task_memory"}
     scraped.wait(lambda: set(rates()) == young, "every rate")
     # Looks are five minutes apart by the clock: one more may have come meanwhile.
     now = rates()
@@ -477,7 +478,7 @@ def test_the_pace_of_the_busiest_dags_is_known_against_what_they_did_before(scra
     # The oldest first, in one scrape: each line has its own time.
     scraped.show(*pages)
     # A week is 400 s here, a day 120 s, six hours are 60 s and ten minutes 30 s.
-    small = signals.pace("30s", "120s", "60s", "30s", "400s")
+    small = signals.pace(CHART.ends, "30s", "120s", "60s", "30s", "400s")
     promql = " or ".join(f'label_replace({one},"signal","{name}","","")' for name, one in small.items())
     scope = prometheus.scope(api.Metrics(airflow_match_labels={"release": "paces"}, window_seconds=WINDOW), "n")
     found = asked_for(scraped.prometheus.url, Signal("paces", promql, "tasks", ""), scope)
@@ -608,7 +609,7 @@ def test_files_that_have_just_come_are_named_with_all_their_parses(scraped: Scra
     scraped.show(paged(AIRFLOW_3, still=True, release="fresh"))
     scope = prometheus.scope(api.Metrics(airflow_match_labels={"release": "fresh"}, window_seconds=WINDOW), "n")
     found = asked_for(scraped.prometheus.url, signals.SLOWEST_FILES, scope)
-    seconds = {item.labels["file"]: item.value for item in found}
+    seconds = {item.labels["file"]: item.value for item in found if "signal" not in item.labels}
     assert set(seconds) == {f"dags_folder_{name}" for name in ("slow_000", "slow_006", "short_tasks")}
     assert seconds["dags_folder_slow_000"] == pytest.approx(0.017461735 / 8)
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from airflow_tuner import decide, kills
+from airflow_tuner import decide, kills, local
 from airflow_tuner.diagnose.case import Case
 from airflow_tuner.model import Finding, Pod, Severity, Workload
 from airflow_tuner.quantity import readable
@@ -105,7 +105,9 @@ def _killed(case: Case, workload: Workload) -> Iterator[Finding]:
     )
     reason = "NodeMemoryPressure" if of_node else "OutOfMemory"
     # The node's shortage is no task's doing.
-    message = f"{'; '.join(parts)}. {'' if of_node else _ran(case, hit)}{now_at}{advice}"
+    ran = "" if of_node else _ran(case, hit)
+    where = local.killed(workload, case.seen, whole=bool(dead))
+    message = f"{'; '.join(parts)}. {ran}{now_at}{advice}{where}"
     yield Finding(reason, Severity.CRITICAL, workload.target, message, min(times, default=now))
 
 

@@ -42,7 +42,11 @@ def queue_lag_high(case: Case) -> Iterator[Finding]:
             )
     if case.spec.tunes_slots:
         stalled = any(True for _ in stranded_tasks(case))
-        for cause, about, told in lag.before_workers(case.seen.airflow.tasks, stalled=stalled):
+        runs = case.seen.executors
+        before = lag.before_workers(
+            case.seen.airflow.tasks, stalled=stalled, workers=runs.celery, shared=runs.several or runs.local
+        )
+        for cause, about, told in before:
             yield Finding("QueueLagHigh", Severity.INFO, about, f"{cause}: {told}", case.seen.at)
 
 
