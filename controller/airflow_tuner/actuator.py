@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 from airflow_tuner import quantity
 from airflow_tuner.broker import Broker
 from airflow_tuner.cluster import Cluster, NotFound, path
-from airflow_tuner.decide import from_tuned
 from airflow_tuner.errors import Refused, Stale, TunerError
 from airflow_tuner.model import Decision, Memory, Pod, TargetDecision
+from airflow_tuner.past import from_tuned
 from airflow_tuner.restarts import Waiting
 from airflow_tuner.status import needs_resize, needs_slots, resized
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from airflow_tuner import api
-from airflow_tuner.decide import from_api
 from airflow_tuner.history import History, packed, unpacked
 from airflow_tuner.model import Observation, Workload
+from airflow_tuner.past import from_api
 
 NONE: Mapping[str, History] = {}
 MOST = 80

@@ -10,13 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from airflow_tuner import api, concurrency, environment, kills, parsing, quantity, sizing, steps
+from airflow_tuner import api, concurrency, environment, kills, local, parsing, quantity, sizing, steps
+from airflow_tuner.footprint import Footprint, footprint
 from airflow_tuner.model import Change, Decision, Kill, Memory, Observation, TargetDecision, Values, Workload
-from airflow_tuner.sentence import counted, short
+from airflow_tuner.past import PAUSED, adopted, completed, from_tuned, remembered, whole
+from airflow_tuner.sentence import short
 from airflow_tuner.steps import Bounds, Past, Step
-
-PAUSED = "Paused: every value is held. "
-"""Stands before a target's reason while the policy is paused."""
 
 
 def bounds_of(spec: api.Spec, component: str, target: str, name: str = "") -> Bounds | None:
@@ -69,19 +68,32 @@ class Item:
     @functools.cached_property
     def sizing(self) -> sizing.Sizing:
         """What is to be said about its memory, from its history."""
-        slots = self.slots
-        return sizing.assess(
-            sizing.Subject(
-                self.spec,
-                self.bounds,
-                self.workload,
-                self.past,
-                self.before,
-                self.seen,
-                slots.footprint,
-                slots.slots,
-            )
+        law, slots = self.tasks
+        subject = sizing.Subject(
+            self.spec, self.bounds, self.workload, self.past, self.before, self.seen, law, slots, self.runs_tasks
         )
+        return sizing.assess(subject)
+
+    @property
+    def runs_tasks(self) -> bool:
+        """Tasks run in its containers."""
+        return self.workload.component == "worker" or (
+            self.workload.component == "scheduler" and self.seen.executors.local
+        )
+
+    @functools.cached_property
+    def tasks(self) -> tuple[Footprint | None, int | None]:
+        """What the tasks take that it may run at once, and how many those are; `None`: not known."""
+        if not self.runs_tasks:
+            return None, None
+        pods = [pod for pod in self.workload.living if pod.running is not None]
+        if self.workload.component == "scheduler":
+            slots = local.slots_of(self.seen)
+            return (None if slots is None else local.footprint(pods, slots, self.seen, self.past)), slots
+        slots = self.slots.slots or max((concurrency.in_force(pod, self.workload) or 0 for pod in pods), default=0)
+        if not slots or self.slots.footprint is not None:
+            return self.slots.footprint, slots or None
+        return footprint(pods, slots, 0, self.past, self.seen.line), slots
 
     @functools.cached_property
     def parsing(self) -> parsing.Assessment:
@@ -95,7 +107,7 @@ def item_of(spec: api.Spec, bounds: Bounds, workload: Workload, seen: Observatio
     if past.desired is None:
         past = adopted(past, workload, seen.line)
     elif not prior.airflow_version:
-        past = _completed(past, workload.stated)
+        past = completed(past, workload.stated)
     workload = replace(workload, template=whole(workload.template))
     before = past.desired or workload.values
     if before.memory.request is None or before.memory.limit is None:
@@ -108,152 +120,11 @@ def item_of(spec: api.Spec, bounds: Bounds, workload: Workload, seen: Observatio
     return Item(spec, bounds, workload, past, before, seen, ruler)
 
 
-def remembered(prior: api.Status, target: str) -> Past:
-    """What the status remembers of a target."""
-    entry = next((item for item in prior.targets if item.name == target), None)
-    tuned = next((item for item in prior.tuned if item.target == target), None)
-    past = Past(
-        template=None if entry is None else from_api(entry.template),
-        desired=None if entry is None else from_api(entry.recommended),
-        why="" if entry is None else entry.why.removeprefix(PAUSED),
-        answered=() if entry is None else tuple(entry.answered),
-        tuned=tuned,
-        stranded=any(found.reason == "StrandedTasks" and found.target == target for found in prior.findings),
-    )
-    moments = moments_of(prior, target)
-    return past if moments is None else _dated(past, moments)
-
-
-def moments_of(prior: api.Status, target: str) -> api.Moments | None:
-    """When what of a target was last changed; `None` where it never was."""
-    entry = next((item for item in prior.targets if item.name == target), None)
-    if entry is not None and entry.changed is not None:
-        return entry.changed
-    # The status of an older operator: from its history.
-    changes = [change for change in reversed(prior.history) if change.target == target]
-    if changes:
-        return functools.reduce(moved, changes, api.Moments())
-    tuned = next((item for item in prior.tuned if item.target == target), None)
-    if entry is None or tuned is None:
-        return None
-    # Changes of other targets have pushed it out: the worst case is taken to be an answer to a kill.
-    since, limit = tuned.since, entry.template.limit
-    return api.Moments(any=since, slots=since, parsing=since, out_of_memory=since, limit_before=limit)
-
-
-def moved(moments: api.Moments, change: api.Change) -> api.Moments:
-    """`moments` after one more change."""
-    old, new = change.from_, change.to
-    told: dict[str, object] = {"any": change.time}
-    if old.concurrency != new.concurrency:
-        told["slots"] = change.time
-    if (old.parsing_interval_seconds, old.parsing_processes) != (new.parsing_interval_seconds, new.parsing_processes):
-        told["parsing"] = change.time
-    if change.reason == "OutOfMemory":
-        told |= {"out_of_memory": change.time, "limit_before": old.limit}
-    if change.reason == "PodsRefused":
-        told["refused"] = change.time
-    if change.reason == "MemoryBound":
-        told |= {"memory_bound": change.time, "endured": new}
-    return moments.model_copy(update=told)
-
-
-def _dated(past: Past, moments: api.Moments) -> Past:
-    """`past` with the times of its changes."""
-    at, before = _moment(moments.out_of_memory), moments.limit_before
-    return replace(
-        past,
-        changed=_moment(moments.any),
-        slots_changed=_moment(moments.slots),
-        parsing_changed=_moment(moments.parsing),
-        raised=None if at is None else kills.Raise(at, None if before is None else quantity.parse(before)),
-        endured=None if moments.endured is None else from_api(moments.endured),
-        endured_at=_moment(moments.memory_bound),
-        refused=_moment(moments.refused),
-    )
-
-
-def _moment(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
-
-
-def adopted(past: Past, workload: Workload, line: str | None) -> Past:
-    """Where to start when nothing is remembered: from what we gave the pods, else from the template.
-
-    Kills that such pods show were answered by what they have.
-    """
-    shaped = tuple(pod for pod in workload.pods if pod.decision or pod.resized)
-    template = replace(workload.values, memory=whole(workload.template))
-    if not shaped:
-        return replace(past, desired=template)
-    memory = Memory(
-        request=_largest(workload.template.request, *(pod.memory.request for pod in shaped)),
-        limit=_largest(workload.template.limit, *(pod.memory.limit for pod in shaped)),
-    )
-    newest = max((pod for pod in shaped if pod.decision), key=lambda pod: pod.created, default=None)
-    born = environment.stated(workload.component, newest.environment if newest else {}, line)
-    desired = Values(
-        whole(memory),
-        concurrency=born.concurrency or template.concurrency,
-        interval=born.interval or template.interval,
-        processes=born.processes or template.processes,
-    )
-    pods = counted(len(shaped), "pod", "pods")
-    why = f"Adopted from {pods} of {short(workload.label)}: nothing else was remembered."
-    return replace(past, desired=desired, why=why, answered=kills.evidence(replace(workload, pods=shaped)))
-
-
-def _completed(past: Past, stated: Values) -> Past:
-    """What an operator remembered that knew of memory alone: that it now sees more is no change of the template."""
-
-    def known(name: str) -> bool:
-        return getattr(past.template, name) is not None or getattr(past.desired, name) is not None
-
-    new = {name: getattr(stated, name) for name in ("concurrency", "interval", "processes") if not known(name)}
-    return replace(
-        past,
-        template=None if past.template is None else replace(past.template, **new),
-        desired=None if past.desired is None else replace(past.desired, **new),
-    )
-
-
-def from_api(values: api.Values) -> Values:
-    """Values of the status."""
-    return Values(
-        memory=Memory(
-            request=None if values.request is None else quantity.parse(values.request),
-            limit=None if values.limit is None else quantity.parse(values.limit),
-        ),
-        concurrency=values.concurrency,
-        interval=values.parsing_interval_seconds,
-        processes=values.parsing_processes,
-    )
-
-
-def from_tuned(tuned: api.Tuned | None) -> Memory | None:
-    """The memory that an entry for admission gives a new pod."""
-    if tuned is None:
-        return None
-    return Memory(quantity.parse(tuned.requests.memory), quantity.parse(tuned.limits.memory))
-
-
-def whole(memory: Memory) -> Memory:
-    """`memory` in whole MiB, as the status says it: a template may say 1G, and is compared with what was remembered."""
-    return Memory(
-        request=None if memory.request is None else quantity.rounded(memory.request),
-        limit=None if memory.limit is None else quantity.rounded(memory.limit),
-    )
-
-
 def _bounds(where: str, memory: api.Memory) -> Bounds | None:
     # Inwards, as what is written is whole MiB and the API server holds it against the bounds as they stand.
     low = quantity.rounded(quantity.parse(memory.min))
     high = quantity.parse(memory.max) // quantity.MEBIBYTE * quantity.MEBIBYTE
     return Bounds(where, low, high) if low <= high else None
-
-
-def _largest(*sizes: int | None) -> int | None:
-    return max((size for size in sizes if size is not None), default=None)
 
 
 def _target(item: Item, identity: str, *, paused: bool) -> TargetDecision:

@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from airflow_tuner import api, environment, lag
-from airflow_tuner.decide import from_tuned, whole
 from airflow_tuner.model import Decision, Memory, Observation, Pod, TargetDecision, Workload
+from airflow_tuner.past import from_tuned, whole
 from airflow_tuner.quantity import readable
 from airflow_tuner.sentence import short
 

@@ -48,9 +48,11 @@ class Subject:
     """What it should have so far."""
     seen: Observation
     law: Footprint | None
-    """Of a worker: what slots take."""
+    """What the tasks take that run in it; `None`: not known, or none run there."""
     slots: int | None
-    """Of a worker: the limit must carry so many."""
+    """How many of them may run at once: the limit must carry so many."""
+    runs_tasks: bool
+    """Tasks run in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,12 @@ def assess(subject: Subject) -> Sizing:
         waits = _within(subject, spec.changes.cooldown.raise_seconds)
         step = None if waits else _step(subject, foreseen, more, carried, "MemoryForecast")
         return Sizing(foreseen, target, step)
-    if (less := _less(now, target)) != now:
+    # A limit that may have to carry more tasks than ever ran is not lowered.
+    kept = subject.runs_tasks and not carried
+    lower = replace(target, limit=now.limit) if kept else target
+    if kept and equal(spec, workload):
+        lower = now
+    if (less := _less(now, lower)) != now:
         hold = _held(subject, history)
         return Sizing(
             foreseen, target, None if hold else _step(subject, foreseen, less, carried, "MemoryReleased"), hold

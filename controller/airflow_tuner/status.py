@@ -5,7 +5,6 @@ from datetime import datetime
 from typing import Any, Literal
 
 from airflow_tuner import api, environment, helm, quantity
-from airflow_tuner.decide import from_tuned, moments_of, moved, whole
 from airflow_tuner.model import (
     Change,
     Decision,
@@ -18,6 +17,7 @@ from airflow_tuner.model import (
     Values,
     Workload,
 )
+from airflow_tuner.past import from_tuned, moments_of, moved, whole
 from airflow_tuner.quantity import mebibytes, readable
 from airflow_tuner.restarts import Waiting
 from airflow_tuner.sentence import counted, fitted, listed, short

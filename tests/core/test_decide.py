@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_tuner import api, status
-from airflow_tuner.decide import bounds_of, from_tuned
+from airflow_tuner.decide import bounds_of
 from airflow_tuner.model import Death, Memory, Pod
+from airflow_tuner.past import from_tuned
 from core.worlds import (
     MI,
     NOW,

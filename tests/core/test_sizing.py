@@ -50,7 +50,7 @@ def asked(
     **fields: Any,  # noqa: ANN401 - any field of the observation
 ) -> Observation:
     """A look at a worker with a history, at this hour of today."""
-    workload = of or worker(*(pods or (holding(300),)), request=2048, limit=4096)
+    workload = of or worker(*(pods or (holding(300),)), request=2048, limit=4096, stated=Values(concurrency=2))
     known = weeks() if history is None else history
     at = NOW + (at_hour - 12) * HOUR
     pods = tuple(replace(one, usage=later(one, at)) for one in workload.pods)
@@ -90,6 +90,12 @@ def test_a_request_rises_step_by_step_and_the_limit_at_once() -> None:
     assert (again.reasons, again.request) == (["MemoryForecast"], 927)
     soon = turn(spec("256Mi", "8Gi"), applied(last, seconds=599), last.status)
     assert soon.reasons == []
+
+
+def test_a_limit_that_may_have_to_carry_more_tasks_than_are_known_is_not_lowered() -> None:
+    of = worker(holding(300), request=2048, limit=4096)
+    last = turn(spec("256Mi", "8Gi"), asked(of=of))
+    assert (last.reasons, last.request, last.limit) == (["MemoryReleased"], 412, 4096)
 
 
 def test_what_is_held_now_counts_whatever_was_foreseen() -> None:
@@ -165,7 +171,8 @@ def test_a_running_pod_is_lowered_only_as_far_as_it_has_given_back() -> None:
 
 
 def test_guaranteed_pods_and_policies_that_ask_for_it_keep_request_and_limit_equal() -> None:
-    of = worker(holding(300, 4096, 4096, guaranteed=True), request=4096, limit=4096)
+    guaranteed = holding(300, 4096, 4096, guaranteed=True)
+    of = worker(guaranteed, request=4096, limit=4096, stated=Values(concurrency=2))
     last = turn(spec("256Mi", "8Gi"), asked(of=of))
     assert (last.request, last.limit) == (1755, 1755)
     workers = [{"name": "default", "memory": {"min": "256Mi", "max": "8Gi", "limitEqualsRequest": True}}]

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from airflow_tuner import api, crd, quantity, status
-from airflow_tuner.decide import bounds_of, from_api, from_tuned, whole
+from airflow_tuner.decide import bounds_of
 from airflow_tuner.environment import stated
 from airflow_tuner.history import History, hour_of
 from airflow_tuner.model import Death, Memory, MetricsState, Pod, Sample, TargetDecision, Usage, Values, Workload
+from airflow_tuner.past import from_api, from_tuned, whole
 from core.worlds import MI, NOW, Turn, airflow, observed, resized, slots, slots_spec, spec, tasks, turn, worker
 
 SCHEMA = jsonschema.Draft202012Validator(crd.schema()["properties"]["status"])

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
 from airflow_tuner import api, restarts, status, telemetry
-from airflow_tuner.decide import decide, from_tuned
+from airflow_tuner.decide import decide
 from airflow_tuner.diagnose import diagnose
 from airflow_tuner.learning import learned
 from airflow_tuner.model import (
@@ -25,6 +25,7 @@ from airflow_tuner.model import (
     Usage,
     Workload,
 )
+from airflow_tuner.past import from_tuned
 
 MI = 2**20
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from airflow_tuner import decide, kills, local
+from airflow_tuner import decide, kills, local, past
 from airflow_tuner.diagnose.case import Case
 from airflow_tuner.model import Finding, Pod, Severity, Workload
 from airflow_tuner.quantity import readable
@@ -72,7 +72,7 @@ def _processes(workload: Workload) -> dict[str, int]:
 
 def _killed(case: Case, workload: Workload) -> Iterator[Finding]:
     now = case.seen.at
-    raised = decide.remembered(case.prior, workload.target).raised
+    raised = past.remembered(case.prior, workload.target).raised
     dead, processes = _dead(workload, now), _processes(workload)
     if not dead and not processes:
         return
