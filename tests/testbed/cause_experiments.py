@@ -53,6 +53,8 @@ class Row:
     @property
     def told(self) -> str:
         """One line."""
+        if not self.wanted:
+            return f"{self.line}: {self.cause}{f'; FALSE {sorted(self.false)}' if self.false else ''}"
         also = f"; also {', '.join(sorted(self.followed))}" if self.followed else ""
         wrong = f"; FALSE {', '.join(sorted(self.false))}" if self.false else ""
         after = "not found" if self.after is None else f"{self.after:.0f} s{'' if self.first else ', not first'}"
@@ -171,8 +173,8 @@ def _page(rows: list[Row]) -> str:
     return (
         "The operator only looks (mode Recommend), every 30 s, with averages of 60 s. Right finding: how often it\n"
         f"came within {APPEARS:.0f} s. First: it was the first in the status among what had come by then. After: from\n"
-        "the cause to the finding in the status. Follows: found too, and truly a consequence, as it was decided before\n"
-        "the runs. False: found too, and none. Over: from the end of the cause until all that came is gone.\n"
+        "the cause to the finding in the status. Follows: found too, and a consequence, as was decided before the\n"
+        "runs. False: found too, and none. Over: from the end of the cause until all that came is gone.\n"
         "RunawayTasks and MemoryLeakSuspected rest on a day of history, and are not here.\n\n"
         + "\n".join([head, "|---" * 9 + "|", *lines])
         + f"\n\nRight and first: {right} of {len(brought)}. False findings: {false}.\n"

@@ -16,6 +16,11 @@ from testbed.telling import say
 DAG, SMALL, WAITS, FILES = "short_tasks", "short_tasks_small_pool", "long_waits", "large_files"
 LIMIT = 1000
 """MiB of the usual worker's limit."""
+MEBIBYTE = 2**20
+A_TASK = 40
+"""MiB that a task takes which holds nothing, in a worker that has run some."""
+LONG = frozenset({"GracePeriodTooShort"})
+"""Follows from every task that lasts longer than the 30 s which this testbed's workers are given to end."""
 TRIGGERS = 4
 """Capacity of the usual triggerer: half of what `long_waits` takes."""
 
@@ -148,13 +153,14 @@ def full_triggerer(real: RealAirflow) -> TakesAway:
 
 def tight_limit(real: RealAirflow) -> TakesAway:
     """A limit that does not carry both slots, before anybody has died of it."""
-    resize(real, "worker", memory="480Mi")
+    resize(real, "worker", memory="540Mi")
     return lambda: resize(real, "worker", memory=f"{LIMIT}Mi")
 
 
 def large_task(real: RealAirflow) -> TakesAway:
     """A task that takes the worker to nine tenths of its limit and more."""
-    end = _run(real, DAG, count=1, seconds=120, mebibytes=570)
+    (held,) = real.prometheus.query('max(container_memory_rss{namespace="airflow",container="worker"})')
+    end = _run(real, DAG, count=1, seconds=120, mebibytes=_up_to(0.95, float(held["value"][1])))
     return _then_a_new_worker(real, end)
 
 
@@ -189,16 +195,14 @@ USUAL = (
         "tasks that burn CPU, 0.3 cores",
         "QueueLagHigh/WorkersCpuBound",
         burning_tasks,
-        frozenset({"CpuLimitThrottling"}),
+        LONG | {"CpuLimitThrottling"},
     ),
     Cause("a DAG file that cannot be imported", "ImportErrors", broken_file),
     Cause("40 slow DAG files", "DagParsingOverloaded", slow_parsing, frozenset({"ParseOffenders"})),
     Cause("the database locked 8 s of every 10", "DatabaseSlow", slow_database, frozenset({"QueueLagHigh"})),
     Cause("eight deferred tasks, four places", "TriggererSaturated", full_triggerer),
     Cause("a limit that does not carry the slots", "ConcurrencyExceedsMemory", tight_limit),
-    Cause(
-        "a task that takes 95 % of the limit", "MemoryHeadroomLow", large_task, frozenset({"ConcurrencyExceedsMemory"})
-    ),
+    Cause("a task that takes 95 % of the limit", "MemoryHeadroomLow", large_task, LONG | {"ConcurrencyExceedsMemory"}),
     Cause("a file larger than the limit, read often", "PageCacheNotDemand", cached_files),
     Cause("a task larger than the limit", "OutOfMemory", too_large_task, frozenset({"ConcurrencyExceedsMemory"})),
     Cause(
@@ -259,6 +263,11 @@ def _run(real: RealAirflow, dag: str, **params: object) -> TakesAway:
     real.airflow.wait_for_dag(dag)
     run = real.airflow.trigger(dag, params)
     return lambda: real.airflow.end_run(dag, run)
+
+
+def _up_to(share: float, held: float) -> int:
+    """MiB that take a worker, which holds so many bytes, to a share of its limit."""
+    return int(share * LIMIT - held / MEBIBYTE - A_TASK)
 
 
 def _processes(real: RealAirflow, component: str) -> tuple[int, ...]:
