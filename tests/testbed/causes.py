@@ -98,8 +98,8 @@ def slow_parsing(real: RealAirflow) -> TakesAway:
 
 
 def starved_scheduler(real: RealAirflow) -> TakesAway:
-    """A scheduler that may use 0.03 cores."""
-    resize(real, "scheduler", cpu="30m")
+    """A scheduler that may use 0.01 cores."""
+    resize(real, "scheduler", cpu="10m")
     end = _run(real, DAG, count=30, seconds=1)
 
     def leave() -> None:
@@ -206,7 +206,7 @@ USUAL = (
     Cause("a file larger than the limit, read often", "PageCacheNotDemand", cached_files),
     Cause("a task larger than the limit", "OutOfMemory", too_large_task, frozenset({"ConcurrencyExceedsMemory"})),
     Cause(
-        "a scheduler with 0.03 cores",
+        "a scheduler with 0.01 cores",
         "SchedulerUnderResourced",
         starved_scheduler,
         frozenset({"CpuLimitThrottling", "QueueLagHigh", "SchedulerDown", "AirflowMetricsMissing"}),

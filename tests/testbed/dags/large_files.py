@@ -4,6 +4,7 @@
 # mypy: disable-error-code="import-not-found,untyped-decorator"
 
 import os
+import time
 from pathlib import Path
 
 try:
@@ -15,7 +16,7 @@ except ImportError:  # Airflow 2
 MEBIBYTE = 2**20
 
 
-@dag(schedule=None, catchup=False, params={"mebibytes": 1500, "times": 4})
+@dag(schedule=None, catchup=False, params={"mebibytes": 1500, "seconds": 60})
 def large_files() -> None:
     """Read a large file in pieces."""
 
@@ -28,7 +29,8 @@ def large_files() -> None:
             with file.open("wb") as new:
                 for _ in range(params["mebibytes"]):
                     new.write(bytes(MEBIBYTE))
-            for _ in range(params["times"]):
+            until = time.monotonic() + params["seconds"]
+            while time.monotonic() < until:
                 with file.open("rb") as old:
                     while piece := old.read(MEBIBYTE):
                         size += len(piece)
