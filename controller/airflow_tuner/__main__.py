@@ -21,6 +21,8 @@ from airflow_tuner.settings import Settings, Source, read_sources
 if TYPE_CHECKING:
     from airflow_tuner.reconcile import Look
 
+NO_SOURCE = "No metrics source is asked: name one with --prometheus URL (of a port-forward, say) or --sources FILE."
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="airflow-tuner")
@@ -126,6 +128,8 @@ def _looked(
         known = read_sources(sources) if sources else {}
         if prometheus:
             known["default"] = Source(url=prometheus)
+        if not known:
+            click.echo(NO_SOURCE, err=True)
         return asyncio.run(plan.look_once(kubeconfig, namespace, name, file, known, broker=not no_broker))
     except (TunerError, ValueError) as error:
         raise click.ClickException(str(error)) from error

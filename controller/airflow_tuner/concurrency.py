@@ -30,6 +30,12 @@ IDLE_MARGIN = 1.25
 ENDURED = timedelta(days=7)
 """Slots that a kill at the policy's largest limit took are given back to the rule after this long."""
 
+OF_SEVERAL = (
+    "Of several executors, how many tasks wait for Celery is known only from Airflow's own gauge for it (there is none "
+    "with CeleryKubernetesExecutor) and from the workers (spec.celery.brokerSecretRef), of which there is one group."
+)
+"""Pools and queues count the tasks of all executors."""
+
 SET = (api.EnvName.CONCURRENCY, api.EnvName.AUTOSCALE)
 
 
@@ -82,26 +88,34 @@ def assess(
         return Assessment(hold="The policy names no concurrency for it.", step=_given_back(workload, before))
     pods = tuple(pod for pod in workload.living if pod.running is not None)
     slots = _present(spec, workload, pods, before)
-    if (lowered := _lowered(entry.concurrency, workload, before)) is not None:
-        return Assessment(slots, step=lowered)
-    hold = _untouchable(workload, pods, slots)
-    if hold or slots is None:
-        return Assessment(slots, hold=hold)
+    lowered = _lowered(entry.concurrency, workload, before)
+    hold = _untouchable(workload, pods, slots) if seen.executors.celery else seen.executors.without_celery
+    hold = "" if lowered else hold
+    if lowered or hold or slots is None:
+        return Assessment(slots, hold=hold, step=lowered)
     group = _Group(spec, entry.concurrency, bounds, workload, pods, past, before, slots, seen)
     tasks = seen.airflow.tasks
     total = sum(in_force(pod, workload) or slots for pod in pods)
     objective = spec.objectives.queue_lag_seconds
-    found = None if tasks is None else lag.flow(workload, pods, total, tasks, objective, alone=group.alone)
+    several = seen.executors.several
+    found = lag.flow(workload, pods, total, tasks, objective, alone=group.alone, several=several) if tasks else None
     running = found.running if found is not None else 0
     carried = footprint(pods, slots, running, past, seen.line)
     facts = Assessment(slots, found, carried)
     if (raised := _raised(group, carried)) is not None:
         return replace(facts, step=raised)
-    if tasks is None:
-        return replace(facts, hold=seen.airflow.problem or "Airflow's metrics do not say how tasks flow.")
-    if found is None:
-        return replace(facts, hold="Airflow 2 does not say which queue waits, and there are several groups of workers.")
+    if tasks is None or found is None:
+        return replace(facts, hold=_unknown(seen))
     return _late(group, facts, found, tasks) if found.late else replace(facts, step=_idle(group, found, tasks))
+
+
+def _unknown(seen: Observation) -> str:
+    """Why it is not known how many tasks wait for the workers."""
+    if seen.airflow.tasks is None:
+        return seen.airflow.problem or "Airflow's metrics do not say how tasks flow."
+    if seen.executors.several:
+        return OF_SEVERAL
+    return "Airflow 2 does not say which queue waits, and there are several groups of workers."
 
 
 def _given_back(workload: Workload, before: Values) -> Step | None:

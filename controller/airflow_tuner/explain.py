@@ -32,7 +32,9 @@ def plan(
         after = shown(change.after) if change else "unchanged"
         rows.append((target.workload.target, shown(now), after, change.reason if change else ""))
     rows += [(change.target, shown(change.before), shown(change.after), change.reason) for change in decision.released]
-    parts = [f"Mode {spec.mode}, Airflow {seen.line or 'of unknown version'}. Nothing is written.", table(rows)]
+    runs = f" with {seen.executors.told} ({seen.executors.source})" if seen.executors else ""
+    head = f"Mode {spec.mode}, Airflow {seen.line or 'of unknown version'}{runs}. Nothing is written."
+    parts = [wrapped(head), table(rows)]
     parts += [wrapped(f"{change.target}: {change.message}") for change in decision.changes]
     if findings:
         parts.append("Findings, worst first:")
@@ -64,6 +66,7 @@ def document(new: api.Status, decision: Decision, waiting: tuple[Waiting, ...]) 
         "findings": told.get("findings", []),
         "targets": told.get("targets", []),
         "conditions": told.get("conditions", []),
+        "executor": {"names": new.airflow_executor, "source": new.airflow_executor_source},
         "waiting": [
             {"target": item.target.workload.target, "pod": item.pod.name, "for": item.what, "blocked": item.blocked}
             for item in waiting
@@ -116,6 +119,10 @@ def _memory(found: TargetDecision, slots: SlotsAssessment, bounds: str) -> Itera
     peaks = [pod.usage.peak.value for pod in workload.living if pod.usage.peak is not None]
     if peaks:
         yield "peak", f"{readable(int(max(peaks)))} since the container started, page cache included"
+    now = [pod.usage.working_set for pod in workload.living if pod.usage.momentary]
+    if held := [sample for sample in now if sample is not None]:
+        most = max(held, key=lambda sample: sample.value)
+        yield "now", f"{readable(int(most.value))} at {most.at:%H:%M:%S}, page cache included (metrics.k8s.io)"
     if slots.footprint is not None:
         how = "measured here" if slots.footprint.measured else "as measured on an empty Airflow of this line"
         yield "model", f"{slots.footprint}, the slot {how}"

@@ -1,7 +1,7 @@
 """The memory that a Celery worker's slots take: `base + slots x per-slot + tail`. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from airflow_tuner import quantity
 from airflow_tuner.model import Pod
@@ -19,6 +19,13 @@ PER_SLOT = {"3": 86 * MI, "2": 105 * MI}
 GROWN = 50 * MI
 """What a slot takes more that is added while the worker runs: it is forked from a process that has grown, and makes its
 own what it shared (measured on 3.3.2: 10 slots from birth take 1011 MiB, 10 of which 8 were added 1413 MiB)."""
+
+SCHEDULER = {"3": 180 * MI}
+"""Memory of a scheduler that runs no task (measured on 3.3.2). With the LocalExecutor on Airflow 2 nothing was."""
+
+PER_TASK = {"3": 53 * MI}
+"""Memory of a task that holds nothing of its own, in a scheduler that runs it (LocalExecutor; measured on 3.3.2 in
+two runs: 1, 4 and 16 tasks at once took 229, 377 and 1018 MiB at most)."""
 
 NEEDS_MORE = "2"
 """The line that one that is not known is taken for."""
@@ -41,19 +48,21 @@ class Footprint:
     """Beyond the slots' usual: the largest task known, at least a probe's spike."""
     measured: bool = False
     """A slot was measured here, and takes more than the table says."""
+    grown: int = GROWN
+    """What a slot takes more that is added while the process runs."""
 
     def need(self, slots: int, added: int = 0) -> int:
         """Limit that carries so many slots, `added` of them while the worker runs, in whole MiB."""
-        return quantity.rounded(self.base + slots * self.per_slot + added * GROWN + self.tail)
+        return quantity.rounded(self.base + slots * self.per_slot + added * self.grown + self.tail)
 
     def most(self, limit: int, slots: int) -> int:
         """Slots that a limit carries, in a worker that has `slots` now."""
         room = limit - self.need(slots)
-        return slots + room // (self.per_slot + GROWN) if room >= 0 else max(0, slots + room // self.per_slot)
+        return slots + room // (self.per_slot + self.grown) if room >= 0 else max(0, slots + room // self.per_slot)
 
     def told(self, slots: int, added: int) -> str:
         """As a sum."""
-        grown = f" + {added} x {readable(GROWN)}" if added else ""
+        grown = f" + {added} x {readable(self.grown)}" if added else ""
         need = readable(self.need(slots, added))
         return f"{readable(self.base)} + {slots} x {readable(self.per_slot)}{grown} + {readable(self.tail)} = {need}"
 
@@ -66,7 +75,18 @@ def footprint(pods: Sequence[Pod], slots: int, running: int, past: Past, line: s
 
     `slots` of each worker, `running` tasks in all of them. A kill says that more than its limit was wanted.
     """
-    base, fixed = BASE[line or NEEDS_MORE], PER_SLOT[line or NEEDS_MORE]
+    return _fitted(pods, slots, running, past, BASE[line or NEEDS_MORE], PER_SLOT[line or NEEDS_MORE])
+
+
+def in_scheduler(pods: Sequence[Pod], slots: int, running: int, past: Past, line: str | None) -> Footprint | None:
+    """The same of a scheduler that runs tasks itself; `None` where it was not measured on this Airflow line."""
+    if line not in SCHEDULER:
+        return None
+    # Its slots are there from its start: another number of them is another start.
+    return replace(_fitted(pods, slots, running, past, SCHEDULER[line], PER_TASK[line]), grown=0)
+
+
+def _fitted(pods: Sequence[Pod], slots: int, running: int, past: Past, base: int, fixed: int) -> Footprint:
     usual_busy = running / len(pods) if pods else 0
     found = []
     for pod in pods:

@@ -10,8 +10,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow_tuner import api, environment, probe, quantity
-from airflow_tuner.model import Death, Eviction, Memory, Pod, Refusal, Workload
+from airflow_tuner import api, crash, environment, executor, probe, quantity
+from airflow_tuner.executor import Executors
+from airflow_tuner.model import Death, Eviction, Memory, Pod, Refusal, TaskPod, Workload
+from airflow_tuner.sentence import short
 
 Object = Mapping[str, Any]
 
@@ -21,7 +23,7 @@ DECISION = f"{api.GROUP}/decision"
 
 COMPONENT_LABELS = ("component", "app.kubernetes.io/component")
 COMPONENTS = ("scheduler", "dag-processor", "triggerer", "api-server", "webserver", "worker")
-OUT_OF_MEMORY = "OOMKilled"
+OUT_OF_MEMORY = crash.OUT_OF_MEMORY
 EVICTED = "Evicted"
 """Reason of a pod that the kubelet has ended for pressure on its node."""
 DEFAULT_QUEUE = "AIRFLOW__OPERATORS__DEFAULT_QUEUE"
@@ -32,8 +34,9 @@ DISRUPTION = (
 """Annotations of a pod that asks not to be disrupted."""
 LONGEST = 256
 """Most characters of a variable's value that a status holds."""
-SIGKILLED = 137
-"""Exit code of a process that SIGKILL ended."""
+SIGKILLED = crash.SIGKILLED
+TASK = "kubernetes_executor"
+"""Label of the KubernetesExecutor's pods; they also carry those of the chart's workers, and have no owner."""
 _WORKER = re.compile(r"-worker(?:-(.+))?$")
 
 
@@ -41,6 +44,68 @@ def line(objects: Iterable[Object], stated: str | None, known: str) -> str | Non
     """Airflow's major version: as stated, else 3 with an api-server, 2 with a webserver, else as it was known."""
     kinds = {component(item) for item in objects}
     return stated or ("3" if "api-server" in kinds else "2" if "webserver" in kinds else known or None)
+
+
+def executors(objects: Iterable[Object], stated: str | None) -> Executors:
+    """What runs the tasks, as far as the objects say: as stated, else the scheduler's environment, else its label.
+
+    Unknown where it is set by reference, or where two schedulers differ.
+    """
+    if stated:
+        return executor.option(stated, "spec.airflow.executor")
+    found = {_executors(item) for item in objects if component(item) == "scheduler"}
+    return found.pop() if len({one.names for one in found}) == 1 else executor.UNKNOWN
+
+
+def _executors(item: Object) -> Executors:
+    where = short(f"{item['kind']}/{item['metadata']['name']}")
+    entries = _main(item["spec"]["template"]["spec"]["containers"], "scheduler").get("env") or []
+    # The last one counts, as it does for the kubelet.
+    told = {str(entry["name"]): entry for entry in entries}
+    if (entry := told.get(executor.OPTION)) is not None:
+        text = "" if "valueFrom" in entry else str(entry.get("value", ""))
+        return executor.option(text, f"{executor.OPTION} of {where}")
+    if told.keys() & {*executor.FROM_ELSEWHERE}:
+        return executor.UNKNOWN
+    text = str((item["metadata"].get("labels") or {}).get(executor.LABEL, ""))
+    return executor.label(text, f"label {executor.LABEL} of {where}")
+
+
+def executors_of(workloads: Iterable[Workload]) -> Executors:
+    """The weakest sign: where there are workers, they are Celery's."""
+    workers = [item for item in workloads if item.component == "worker"]
+    return Executors(("CeleryExecutor",), f"there is {short(workers[0].label)}") if workers else executor.UNKNOWN
+
+
+def task_pods(pods: Iterable[Object]) -> tuple[TaskPod, ...]:
+    """The pods in which the KubernetesExecutor runs tasks."""
+    return tuple(_task_pod(pod) for pod in pods if is_task(pod))
+
+
+def is_task(pod: Object) -> bool:
+    """The KubernetesExecutor made it, for one try of a task."""
+    return (pod["metadata"].get("labels") or {}).get(TASK) == "True"
+
+
+def _task_pod(pod: Object) -> TaskPod:
+    metadata, status = pod["metadata"], pod.get("status") or {}
+    container = next(
+        (item for item in pod["spec"]["containers"] if item["name"] == "base"), pod["spec"]["containers"][0]
+    )
+    states = status.get("containerStatuses") or []
+    state: Object = next((item for item in states if item["name"] == container["name"]), {})
+    # A label holds what fits one; the annotation of that name has it whole.
+    known = {**(metadata.get("labels") or {}), **(metadata.get("annotations") or {})}
+    placed = [item for item in status.get("conditions") or [] if item["type"] == "PodScheduled"]
+    return TaskPod(
+        name=metadata["name"],
+        dag=str(known.get("dag_id", "")),
+        task=str(known.get("task_id", "")),
+        created=moment(metadata.get("creationTimestamp")),
+        memory=_memory(*_born(container.get("resources") or {})),
+        death=_death(state, int(state.get("restartCount", 0)), _ended_from(metadata)),
+        unplaced=next((str(item.get("message", "")) for item in placed if item.get("reason") == "Unschedulable"), ""),
+    )
 
 
 def workloads(objects: Iterable[Object], pods: Iterable[Object], line: str | None = None) -> tuple[Workload, ...]:
@@ -197,6 +262,7 @@ def _pod(pod: Object, container: str) -> Pod:
         deaths=restarts,
         death=_death(state, restarts, _ended_from(metadata) or (evicted.at if evicted else None)),
         eviction=evicted,
+        crash=crash.read(status, container),
         guaranteed=status.get("qosClass") == "Guaranteed",
         ending="deletionTimestamp" in metadata or status.get("phase") in {"Succeeded", "Failed"},
         decision=(metadata.get("annotations") or {}).get(DECISION),

@@ -30,6 +30,11 @@ WAITING = 0.5
 """Cores of a scheduler below which it waits rather than computes: one that computes takes a core (measured with the
 database locked: 0.014)."""
 
+WORKERS_IDLE = "WorkersIdle"
+"""The word for that workers would have taken what waits."""
+PODS_PENDING = "PodsPending"
+"""The word for that no node takes the pods of tasks."""
+
 CPU_BOUND = "WorkersCpuBound"
 """The word for that CPU is what the workers lack."""
 
@@ -91,12 +96,21 @@ class Flow:
 
 
 def flow(
-    workload: Workload, pods: Sequence[Pod], slots: int, tasks: Tasks, objective: int, *, alone: bool
+    workload: Workload,
+    pods: Sequence[Pod],
+    slots: int,
+    tasks: Tasks,
+    objective: int,
+    *,
+    alone: bool,
+    several: bool = False,
 ) -> Flow | None:
     """The flow of one group; `slots` are in force in all of it. `None`: Airflow does not say which queue waits.
 
-    `alone`: it is the only group, and so serves all queues.
+    `alone`: it is the only group, and so serves all queues. `several`: Celery is one of several executors.
     """
+    if several:
+        return _of_celery(pods, slots, tasks, objective) if alone else None
     if not alone and not (tasks.queued or tasks.running):
         return None
     mine = None if alone else queues(workload, pods)
@@ -110,6 +124,14 @@ def flow(
     return Flow(waiting, running, slots, len(pods), tasks.duration, objective)
 
 
+def _of_celery(pods: Sequence[Pod], slots: int, tasks: Tasks, objective: int) -> Flow | None:
+    """The flow of Celery's tasks alone: what was handed out to it and does not run in its workers waits."""
+    told = [pod.slots.busy for pod in pods if pod.slots is not None]
+    if tasks.handed_out is None or len(told) < len(pods):
+        return None
+    return Flow(max(0, tasks.handed_out - sum(told)), sum(told), slots, len(pods), tasks.duration, objective)
+
+
 def other_cause(
     workload: Workload, pods: Sequence[Pod], found: Flow, tasks: Tasks, schedulers: Sequence[Workload] = ()
 ) -> tuple[str, str] | None:
@@ -119,7 +141,7 @@ def other_cause(
         return _scheduling_slow(slow, scheduler_short(schedulers))
     if found.running < BUSY_SHARE * found.slots:
         return (
-            "WorkersIdle",
+            WORKERS_IDLE,
             f"Only {found.running} of {found.slots} slots are busy: workers start, or messages are held by tasks that "
             "died with a worker. More slots would not help.",
         )
@@ -139,7 +161,8 @@ def database_wait(tasks: Tasks, schedulers: Sequence[Workload]) -> str | None:
     """What of the scheduler waits for the database, as a clause; `None`: nothing does, as far as is known."""
     if tasks.critical is not None and tasks.critical > DATABASE_SLOW:
         return f"The scheduler's critical query takes {tasks.critical:.1f} s on average (usually milliseconds)"
-    cores = [pod.usage.cpu.value for item in schedulers for pod in item.living if pod.usage.cpu is not None]
+    usages = [pod.usage for item in schedulers for pod in item.living if not pod.usage.momentary]
+    cores = [usage.cpu.value for usage in usages if usage.cpu is not None]
     waits = bool(cores) and max(cores) < WAITING
     if waits and tasks.section is not None and tasks.section > DATABASE_SLOW:
         return (
@@ -159,34 +182,40 @@ def _scheduling_slow(query: str, short_of: str | None) -> tuple[str, str]:
     )
 
 
-def before_workers(tasks: Tasks | None, *, stalled: bool = False) -> tuple[tuple[str, str, str], ...]:
+def before_workers(
+    tasks: Tasks | None, *, stalled: bool = False, workers: bool = True, shared: bool = False
+) -> tuple[tuple[str, str, str], ...]:
     """What holds tasks back before any worker is asked: (a word, what it is about, a sentence).
 
-    `stalled`: what is handed out has died with a worker.
+    `stalled`: what is handed out has died with a worker. `workers`: Celery workers run tasks. `shared`: other executors
+    run tasks, too.
     """
     if tasks is None:
         return ()
+    no_use = "More worker slots would not help: raise" if workers else "Raise"
     found = [
         (
             "PoolExhausted",
             f"pool/{pool.name}",
             f"The pool {short(pool.name)} is full ({pool.running} running, {pool.queued} queued), and "
-            f"{counted(pool.scheduled, 'more slot is', 'more slots are')} asked for. More worker slots would not help: "
-            "raise the pool's slots, or let its tasks wait.",
+            f"{counted(pool.scheduled, 'more slot is', 'more slots are')} asked for. {no_use} "
+            "the pool's slots, or let its tasks wait.",
         )
         for pool in tasks.pools
         # One that is full of tasks that wait for a worker does not hold them back.
         if pool.full and pool.queued <= pool.running
     ]
     used_up = tasks.open_slots is not None and tasks.open_slots <= 0 and not stalled
-    if used_up and tasks.startable and not tasks.waiting_in(None):
+    # What several executors together hand out is bounded by it, and what one of them has left says nothing of that.
+    if used_up and tasks.startable and not tasks.waiting_in(None) and not shared:
         found.append(
             (
                 "ParallelismCapped",
                 "scheduler",
-                f"core.parallelism is used up ({tasks.handed_out} tasks are handed out, and none of them waits for a "
-                f"worker), and {counted(tasks.startable, 'task waits', 'tasks wait')} for it. More worker slots would "
-                "not help: raise config.core.parallelism of the chart.",
+                f"core.parallelism is used up ({tasks.handed_out} tasks are handed out, and none of them waits"
+                f"{' for a worker' if workers else ''}), and "
+                f"{counted(tasks.startable, 'task waits', 'tasks wait')} for it. {no_use} config.core.parallelism of "
+                "the chart.",
             )
         )
     return tuple(found)
@@ -210,6 +239,8 @@ def _cpu(workload: Workload, pods: Sequence[Pod]) -> tuple[str, str] | None:
     if not all(pod.usage.cpu for pod in pods):
         return "CpuUnknown", "The workers' CPU use is not known, so their slots are not raised."
     told = cpu_short(workload, pods)
+    if told is None and any(pod.usage.momentary for pod in pods):
+        return "CpuUnknown", "The workers' CPU use is known of a moment only (metrics.k8s.io): slots are not raised."
     if told is None:
         return None
     return CPU_BOUND, f"CPU holds tasks back: {told}. More slots would only share it."

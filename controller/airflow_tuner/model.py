@@ -10,6 +10,8 @@ from enum import StrEnum
 
 from airflow_tuner import api
 from airflow_tuner.autoscaler import Autoscaler
+from airflow_tuner.crash import Crash
+from airflow_tuner.executor import UNKNOWN, Executors
 from airflow_tuner.probe import Probe
 from airflow_tuner.telemetry import Airflow
 
@@ -41,6 +43,8 @@ class Sample:
 
     value: float
     at: datetime
+    momentary: bool = False
+    """It is no largest and no mean of a time, but what was in use then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,11 @@ class Usage:
     """Share of its scheduling periods in which the CPU limit held it back."""
     node_cpu: Sample | None = None
     """Share of its node's cores that is in use by all."""
+
+    @property
+    def momentary(self) -> bool:
+        """Working set and CPU are those of a moment, and nothing else is known: no decision rests on them."""
+        return any(sample is not None and sample.momentary for sample in (self.working_set, self.cpu))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +118,8 @@ class Slots:
     """Queues it serves."""
     oldest: float
     """Seconds that its longest running task has run; 0 when none runs."""
+    tasks: Mapping[str, int] = field(default_factory=dict)
+    """Airflow's tasks that run, as `dag.task`, and how many of each; as far as their messages say it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +142,8 @@ class Pod:
     """The last death, where it was for memory."""
     eviction: Eviction | None = None
     """Why it has ended, where its node was short of memory."""
+    crash: Crash | None = None
+    """The last death of one of its containers, where it was not for memory."""
     guaranteed: bool = False
     """Its QoS class is Guaranteed."""
     ending: bool = False
@@ -225,6 +238,22 @@ class Workload:
         return tuple(pod for pod in self.pods if not pod.ending)
 
 
+@dataclass(frozen=True, slots=True)
+class TaskPod:
+    """A pod in which the KubernetesExecutor runs one try of one task."""
+
+    name: str
+    dag: str
+    task: str
+    created: datetime
+    memory: Memory
+    """What its spec asks for the container that runs the task."""
+    death: Death | None = None
+    """Its end, where the kernel killed that container for memory."""
+    unplaced: str = ""
+    """Why no node takes it, in the scheduler's words; empty where one has, or may at once."""
+
+
 class MetricsState(StrEnum):
     """What became of the questions to the metrics source."""
 
@@ -232,6 +261,8 @@ class MetricsState(StrEnum):
     STALE = "MetricsStale"
     UNAVAILABLE = "MetricsUnavailable"
     ABSENT = "MetricsAbsent"
+    CURRENT = "CurrentOnly"
+    """As one of the two before, and metrics.k8s.io tells what is in use at this moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +274,20 @@ class Metrics:
     """A sentence for the condition."""
     at: datetime | None = None
     """When the newest sample was taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """Tasks that ran in a worker shortly before something in it was killed for memory."""
+
+    at: datetime
+    """When the kill was seen."""
+    tasks: Mapping[str, int]
+    """As `dag.task`, and how many of each at once."""
+    here: bool
+    """In that worker, as it said itself; else in its queues, as Airflow says."""
+    killed: tuple[str, ...] = ()
+    """Tasks whose process SIGKILL ended, as Airflow 2 names them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,12 +305,20 @@ class Observation:
     """Airflow's major version, `2` or `3`; `None` where it cannot be told."""
     airflow: Airflow = Airflow()
     """What Airflow says of itself; asked only where slots or parsing are tuned."""
+    naming: str = ""
+    """How its metrics are named; empty where that is not known."""
     broker: str | None = None
     """What is wrong with the Celery broker; empty: it answers; `None`: the policy names none."""
     elder: str = ""
     """The policy that acts on this Airflow instead of the one that is looked at."""
     autoscalers: tuple[Autoscaler, ...] = ()
     """What else changes workloads of the namespace."""
+    ran: Mapping[str, Ran] = field(default_factory=dict)
+    """What ran in workers before their last kill, by UID of the pod; as far as it was seen."""
+    executors: Executors = UNKNOWN
+    """What runs the tasks."""
+    task_pods: tuple[TaskPod, ...] = ()
+    """Pods of the KubernetesExecutor's tasks that are there."""
 
     def autoscalers_of(self, workload: Workload) -> tuple[Autoscaler, ...]:
         """What else changes this workload."""

@@ -6,13 +6,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
 
-from airflow_tuner import api, inventory, parsing, prometheus, signals, telemetry
+from airflow_tuner import api, inventory, parsing, prometheus, resource_metrics, signals, telemetry
 from airflow_tuner.brokers import Brokers
 from airflow_tuner.cluster import Cluster, path
 from airflow_tuner.errors import Refused, TunerError
+from airflow_tuner.executor import Executors
 from airflow_tuner.model import Metrics, MetricsState, Observation, Pod, Sample, Slots, Usage, Workload
+from airflow_tuner.namings import CHART, NAMINGS, chosen
 from airflow_tuner.prometheus import Prometheus, moment
-from airflow_tuner.signals import Series, Signal
+from airflow_tuner.sentence import counted
+from airflow_tuner.signals import Scope, Series, Signal
 
 Values = Mapping[str, tuple[Series, ...]]
 
@@ -35,13 +38,13 @@ async def observe(
     spec: api.Spec,
     namespace: str,
     now: datetime,
-    known_line: str = "",
+    prior: api.Status | None = None,
 ) -> Observation:
     """Look once. Without the API server it raises; without metrics or broker it says so and goes on.
 
-    `known_line`: Airflow's major version as it was last known.
+    `prior`: the last status: Airflow's version and how its metrics are named are as they were where that is not seen.
     """
-    labels = spec.airflow.labels
+    labels, known = spec.airflow.labels, prior or api.Status()
     deployments, sets, pods = await asyncio.gather(
         cluster.list(path("apps/v1", "deployments", namespace), labels),
         cluster.list(path("apps/v1", "statefulsets", namespace), labels),
@@ -50,28 +53,59 @@ async def observe(
     # The items of a list carry no kind.
     objects = [{**item, "kind": "Deployment"} for item in deployments]
     objects += [{**item, "kind": "StatefulSet"} for item in sets]
-    line = inventory.line(objects, spec.airflow.version, known_line)
+    line = inventory.line(objects, spec.airflow.version, known.airflow_version)
+    runs = inventory.executors(objects, spec.airflow.executor)
     seen = inventory.workloads(objects, pods, line)
     if any(inventory.lacks_pods(item) for item in objects):
         seen = await _refused(cluster, namespace, seen)
     urgent = any(pod.death and now - pod.death.at < URGENT for workload in seen for pod in workload.pods)
+    asks = asks_airflow(spec, runs)
     asked, (slots, broker) = await asyncio.gather(
-        _asked(source, spec, namespace, parsing.rounds(spec, seen, line), PATIENCE if urgent else None),
-        _slots(brokers, spec, namespace, seen),
+        _asked(
+            source,
+            spec,
+            namespace,
+            parsing.rounds(spec, seen, line),
+            _named(known),
+            PATIENCE if urgent else None,
+            airflow=asks,
+        ),
+        _slots(brokers if runs.celery else None, spec, namespace, seen),
     )
-    values, problem, airflow_problem = asked
+    values, problem, airflow_problem, naming = asked
+    if naming:
+        airflow_problem = airflow_problem or NAMINGS[naming].unfit.get(line or "", "")
     limit = timedelta(seconds=spec.metrics.stale_after_seconds)
-    tunes = spec.tunes_slots or spec.tunes_parsing
+    runs = runs or telemetry.executors(values) or inventory.executors_of(seen)
+    metrics = _trust(seen, values, problem, now, limit)
+    joined = tuple(_joined(workload, values, slots, now, limit) for workload in seen)
+    if metrics.state in {MetricsState.ABSENT, MetricsState.UNAVAILABLE} and not values.get(signals.SAMPLED_AT.name):
+        patience = PATIENCE if urgent else resource_metrics.PATIENCE
+        joined, metrics = await _current(cluster, spec, namespace, joined, metrics, now, patience)
+    airflow = telemetry.Airflow(problem=airflow_problem)
+    if asks and not airflow_problem:
+        airflow = telemetry.read(values, line, runs)
+        if doubt := parsing.doubt(airflow.parsing, seen, line):
+            airflow = replace(airflow, parsing=None, doubt=doubt)
     return Observation(
         at=now,
-        workloads=tuple(_joined(workload, values, slots, now, limit) for workload in seen),
-        metrics=_trust(seen, values, problem, now, limit),
+        workloads=joined,
+        metrics=metrics,
         line=line,
-        airflow=telemetry.read(values, line)
-        if tunes and not airflow_problem
-        else telemetry.Airflow(problem=airflow_problem),
+        naming=naming,
+        airflow=airflow,
         broker=broker,
+        executors=runs,
+        task_pods=inventory.task_pods(pods),
     )
+
+
+def asks_airflow(spec: api.Spec, runs: Executors) -> bool:
+    """Whether Airflow's own series are asked for: they are many.
+
+    Where tasks run in the scheduler, how they flow is a matter of its memory.
+    """
+    return spec.tunes_slots or spec.tunes_parsing or (runs.local and spec.scheduler is not None)
 
 
 async def _refused(cluster: Cluster, namespace: str, workloads: tuple[Workload, ...]) -> tuple[Workload, ...]:
@@ -103,34 +137,114 @@ def counts(seen: Observation) -> Counts:
 
 
 async def _asked(
-    source: Prometheus | None, spec: api.Spec, namespace: str, rounds: int, patience: float | None
-) -> tuple[Values, str, str]:
-    """The answers, and what is wrong with those about containers, and with any about Airflow."""
+    source: Prometheus | None,
+    spec: api.Spec,
+    namespace: str,
+    rounds: int,
+    known: str,
+    patience: float | None,
+    *,
+    airflow: bool,
+) -> tuple[Values, str, str, str]:
+    """The answers, what is wrong with those about containers, and with any about Airflow, and the naming of these."""
     if source is None:
         told = f"The metrics source {spec.metrics.source} is not one of the operator's (chart value metrics.sources)."
-        return {}, told, told
-    tunes = spec.tunes_slots or spec.tunes_parsing
-    wanted: tuple[Signal, ...] = (*signals.MEMORY, signals.GROWTH)
-    wanted += (signals.CONTAINERS + signals.AIRFLOW) if tunes else ()
+        return {}, told, told, ""
     try:
         scope = prometheus.scope(spec.metrics, namespace, rounds)
     except TunerError as error:
-        return {}, str(error), str(error)
-    answers = await asyncio.gather(*(source.ask(signal, scope, patience) for signal in wanted), return_exceptions=True)
+        return {}, str(error), str(error), ""
+    wanted = (*signals.MEMORY, signals.GROWTH, *(signals.CONTAINERS if airflow else ()))
+    answers, (of_airflow, naming) = await asyncio.gather(
+        _all(source, wanted, scope, patience),
+        _of_airflow(source, spec, scope, known, patience) if airflow else _nothing(),
+    )
     values: dict[str, tuple[Series, ...]] = {}
     problem = airflow_problem = ""
-    for signal, answer in zip(wanted, answers, strict=True):
+    for signal, answer in (answers | of_airflow).items():
         if isinstance(answer, TunerError):
             # One of CONTAINERS may be refused by itself (duplicate series in a join), and so may what reads very many
             # samples: then that one alone is absent.
             problem = problem or (str(answer) if signal in signals.MEMORY else "")
             alone = signal in (*signals.CONTAINERS, signals.GROWTH)
             airflow_problem = airflow_problem or ("" if alone else str(answer))
-        elif isinstance(answer, BaseException):
-            raise answer
         else:
             values |= signals.parted(answer, signal)
-    return values, problem, airflow_problem
+    return values, problem, airflow_problem, naming
+
+
+Answers = dict[Signal, tuple[Series, ...] | TunerError]
+
+
+async def _all(source: Prometheus, wanted: Iterable[Signal], scope: Scope, patience: float | None) -> Answers:
+    """The answers to all of them, or why there is none."""
+    asked = [*wanted]
+    answers = await asyncio.gather(*(source.ask(signal, scope, patience) for signal in asked), return_exceptions=True)
+    found: Answers = {}
+    for signal, answer in zip(asked, answers, strict=True):
+        if isinstance(answer, BaseException) and not isinstance(answer, TunerError):
+            raise answer
+        found[signal] = answer
+    return found
+
+
+async def _nothing() -> tuple[Answers, str]:
+    return {}, ""
+
+
+async def _of_airflow(
+    source: Prometheus, spec: api.Spec, scope: Scope, known: str, patience: float | None
+) -> tuple[Answers, str]:
+    """What Airflow says of itself, by the names that `telemetry` reads, and the naming in which it was asked for."""
+    naming = NAMINGS.get(spec.metrics.naming or known)
+    if spec.metrics.naming is None:
+        # Where none is known, or it was of no use, it is looked at anew.
+        question = signals.NAMED if naming else replace(signals.NAMED, lasts=0.0)
+        try:
+            found = await source.ask(question, scope, patience)
+        except TunerError as error:
+            if naming is None:
+                return {question: error}, ""
+        else:
+            naming = chosen({item.labels.get("signal", ""): item.value for item in found}) or naming
+    on = naming or CHART
+    answers = await _all(source, signals.AIRFLOW, replace(scope, naming=on), patience)
+    told: Answers = {
+        signal: answer if isinstance(answer, TunerError) else signals.canonical(answer, on)
+        for signal, answer in answers.items()
+    }
+    return told, naming.name if naming else ""
+
+
+def _named(prior: api.Status) -> str:
+    """How Airflow's metrics were named; empty where that is to be seen anew, as they were of no use."""
+    missing = any(item.type == "AirflowMetricsAvailable" and item.status == "False" for item in prior.conditions)
+    return "" if missing else prior.metrics_naming
+
+
+async def _current(
+    cluster: Cluster,
+    spec: api.Spec,
+    namespace: str,
+    workloads: tuple[Workload, ...],
+    metrics: Metrics,
+    now: datetime,
+    patience: float,
+) -> tuple[tuple[Workload, ...], Metrics]:
+    """What is in use now, where the metrics source has no container series at all."""
+    if not any(pod.running is not None for workload in workloads for pod in workload.living):
+        return workloads, metrics
+    found = await resource_metrics.ask(cluster, namespace, spec.airflow.labels, patience)
+    limit = timedelta(seconds=spec.metrics.stale_after_seconds)
+    filled, known = resource_metrics.filled(workloads, found, now, limit)
+    if not known:
+        why = found.problem or "it has nothing fresh about these pods"
+        return workloads, replace(metrics, message=f"{metrics.message} Nor does metrics.k8s.io tell anything: {why}.")
+    told = (
+        f"{metrics.message} Only current memory and CPU of {counted(known, 'pod', 'pods')} are known, from "
+        f"metrics.k8s.io: {resource_metrics.UNSEEN}."
+    )
+    return filled, Metrics(MetricsState.CURRENT, told)
 
 
 async def _slots(

@@ -215,7 +215,9 @@ async def _watch_kills(cluster: Cluster, namespace: str, labels: dict[str, str],
 
 
 def _mark(pod: dict[str, Any]) -> object:
-    """What of a pod is worth a turn."""
+    """What of a pod is worth a turn; `None`: nothing. Pods of the KubernetesExecutor come and go with every task."""
+    if inventory.is_task(pod):
+        return None
     states = (pod.get("status") or {}).get("containerStatuses") or []
     return [
         (

@@ -32,6 +32,16 @@ ROUNDS = 2
 WORTH = 0.2
 """Least relative change of the interval that is worth a restart."""
 
+IMPOSSIBLE = 10
+"""Times the processes that parse from which more files would be parsed at once than can be. So many, as airflow.cfg may
+give more processes than the environment tells; a unit that is wrong is wrong by a thousand."""
+
+TIMEOUT = 50
+"""Seconds of a parse after which Airflow ends it (dag_file_processor_timeout, both lines): no mean is above it."""
+
+DOUBTFUL = 2
+"""The same as `IMPOSSIBLE` where the mean is above `TIMEOUT`, too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
@@ -65,7 +75,9 @@ def assess(spec: api.Spec, workload: Workload, past: Past, before: Values, seen:
     if (inside := _inside(wanted, workload, before)) is not None:
         return Assessment(share=share, step=inside)
     if found is None or not pods or not all(pod.usage.cpu_of_rounds for pod in pods):
-        told = seen.airflow.problem or "How DAG files are parsed, or the CPU it takes, is not known."
+        told = (
+            seen.airflow.problem or seen.airflow.doubt or "How DAG files are parsed, or the CPU it takes, is not known."
+        )
         return Assessment(share=share, hold=told)
     cpu = sum(pod.usage.cpu_of_rounds.value for pod in pods if pod.usage.cpu_of_rounds is not None)
     facts = _right(spec, wanted, workload, before, Assessment(found, cpu, share), found, cpu)
@@ -80,6 +92,32 @@ def rounds(spec: api.Spec, workloads: Iterable[Workload], line: str | None) -> i
     told = [environment.stated("dag-processor", pod.environment, line).interval for w in processors for pod in w.living]
     intervals = [interval for interval in (*told, *(w.stated.interval for w in processors)) if interval is not None]
     return max(spec.metrics.window_seconds, ROUNDS * max(intervals, default=0))
+
+
+def doubt(found: Parsing | None, workloads: Iterable[Workload], line: str | None) -> str:
+    """Which two numbers about parsing contradict each other; empty where none do.
+
+    Airflow 3 sends seconds where milliseconds are meant, and `telemetry` corrects that. One that sends what it should
+    would be taken for a thousand times too slow.
+    """
+    if found is None:
+        return ""
+    parsers = [item for item in workloads if item.component == "dag-processor"]
+    parsers = parsers or [item for item in workloads if item.component == "scheduler" and line == "2"]
+    born = [
+        environment.stated("dag-processor", pod.environment, line).processes or _processes(item.stated)
+        for item in parsers
+        for pod in item.living
+    ]
+    processes = sum(born)
+    at_once = found.rate * found.seconds
+    times = DOUBTFUL if found.seconds > TIMEOUT else IMPOSSIBLE
+    if not processes or at_once <= times * processes:
+        return ""
+    return (
+        f"By airflow_dag_processing_last_duration {found.rate:.2f} parses of {found.seconds:.1f} s begin each second, "
+        f"so {at_once:.0f} DAG files would be parsed at once; there are {processes} processes for it."
+    )
 
 
 def _untouchable(workload: Workload, line: str | None) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from airflow_tuner import actuator, api, checkpoint, restarts, rivals, status
+from airflow_tuner import actuator, api, checkpoint, restarts, rivals, status, witness
 from airflow_tuner.autoscaler import Autoscaler
 from airflow_tuner.autoscalers import Autoscalers
 from airflow_tuner.brokers import Brokers
@@ -60,6 +60,8 @@ class Look:
     waiting: tuple[restarts.Waiting, ...]
     status: api.Status
     paused: bool
+    witnessed: witness.Memory
+    """What tasks were seen to run, for the next look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,8 @@ class Known:
     """Evictions that were refused of late, by pod."""
     autoscalers: tuple[Autoscaler, ...] = ()
     """What else changes workloads of its namespace."""
+    witnessed: witness.Memory = witness.NOTHING
+    """What tasks were seen to run at the last looks."""
 
 
 NOTHING = Known()
@@ -92,10 +96,10 @@ async def look(
     """Observe, diagnose and decide for a policy."""
     metadata = policy["metadata"]
     spec, prior = _parsed(policy)
-    seen = await observe(
-        cluster, sources.get(spec.metrics.source), brokers, spec, metadata["namespace"], now, prior.airflow_version
-    )
+    seen = await observe(cluster, sources.get(spec.metrics.source), brokers, spec, metadata["namespace"], now, prior)
     seen = replace(seen, refusals=known.refusals, evictions=known.evictions, autoscalers=known.autoscalers)
+    witnessed = witness.noted(known.witnessed, seen)
+    seen = replace(seen, ran=witnessed.ran)
     if known.memory is not None:
         prior = checkpoint.recalled(prior, known.memory, metadata["uid"], seen)
     if spec.mode is api.Mode.ENFORCE and (elder := rivals.elder(policy, known.others, seen.workloads)):
@@ -106,7 +110,7 @@ async def look(
     waiting = restarts.waiting(spec, seen, decision)
     new = status.rendered(prior, spec, seen, findings, decision, waiting, metadata.get("generation", 0))
     name = f"{metadata['namespace']}/{metadata.get('name', '')}".rstrip("/")
-    return Look(name, spec, prior, seen, findings, decision, waiting, new, paused)
+    return Look(name, spec, prior, seen, findings, decision, waiting, new, paused, witnessed)
 
 
 @dataclass
@@ -138,6 +142,8 @@ class Turn:
     """Since when there was no room on the node for a pod's request, by UID."""
     pods: frozenset[str] = frozenset()
     """The pods of the last turn."""
+    witnessed: witness.Memory = witness.NOTHING
+    """What tasks were seen to run at the last looks."""
     told: set[tuple[str, int]] = field(default_factory=set)
     """Counts of killed processes that a turn has seen, or was begun for."""
 
@@ -192,8 +198,9 @@ class Turn:
         self.evictions = {pod: told for pod, told in self.evictions.items() if now - told[0] < EVICT_AGAIN}
         evictions = {pod: why for pod, (_, why) in self.evictions.items()}
         others = () if self.autoscalers is None else await self.autoscalers.of(self.namespace, now)
-        known = Known(policies, self.recorder.memory(policy), self.refusals, evictions, others)
+        known = Known(policies, self.recorder.memory(policy), self.refusals, evictions, others, self.witnessed)
         told = await look(self.cluster, self.sources, self.brokers, policy, now, known)
+        self.witnessed = told.witnessed
         self.pods = frozenset(pod.name for workload in told.seen.workloads for pod in workload.pods)
         self.told = {count for count in self.told if count[0] in self.pods} | counts(told.seen)
         policy = await self.recorder.commit(policy, told.status)

@@ -6,6 +6,7 @@ from typing import Any
 
 from airflow_tuner import explain
 from airflow_tuner.model import Finding, Observation, Severity
+from airflow_tuner.namings import NAMINGS
 from airflow_tuner.sentence import counted, short
 
 VERSION = 1
@@ -32,6 +33,8 @@ def document(policy: str, seen: Observation, findings: tuple[Finding, ...]) -> d
         "policy": policy,
         "at": seen.at.isoformat(),
         "airflow": seen.line,
+        "metricsNaming": seen.naming,
+        "executors": list(seen.executors.names),
         "findings": [
             {
                 "reason": item.reason,
@@ -74,7 +77,17 @@ def _looked_at(seen: Observation) -> Iterator[tuple[str, str]]:
     yield "workloads", ", ".join(told) or "none"
     yield "metrics", seen.metrics.message
     yield "airflow", _airflow(seen)
+    yield "executor", executor_of(seen)
+    if not seen.executors.celery:
+        yield "broker", "not asked: no Celery worker runs tasks"
+        return
     yield "broker", "not named or not asked" if seen.broker is None else seen.broker or "it answers"
+
+
+def executor_of(seen: Observation) -> str:
+    """What runs the tasks, and where that is known from."""
+    runs = seen.executors
+    return f"{runs.told} ({runs.source})" if runs else "not known: taken for the CeleryExecutor"
 
 
 def _airflow(seen: Observation) -> str:
@@ -86,4 +99,6 @@ def _airflow(seen: Observation) -> str:
         told.append(f"{counted(tasks.waiting_in(None), 'task waits', 'tasks wait')} and {tasks.running_in(None)} run")
     if files is not None:
         told.append(f"{counted(files.files, 'DAG file is', 'DAG files are')} parsed")
+    if told and seen.naming in NAMINGS:
+        told.append(f"as {NAMINGS[seen.naming].told} names them (metrics.naming: {seen.naming})")
     return ", ".join(told) or "not asked: the policy tunes neither slots nor parsing"

@@ -245,7 +245,8 @@ def _below(bounds: Bounds, before: Values, after: Memory) -> Step:
 
 
 def _limits_missing(bounds: Bounds, workload: Workload, before: Values) -> Step | None:
-    peaks = [pod.usage.working_set.value for pod in workload.living if pod.usage.working_set is not None]
+    known = [pod.usage.working_set for pod in workload.living if not pod.usage.momentary]
+    peaks = [sample.value for sample in known if sample is not None]
     if before.memory.limit is not None or not peaks:
         return None
     after = bounds.hold(Memory(max(before.memory.request or 0, quantity.rounded(max(peaks))), bounds.max))

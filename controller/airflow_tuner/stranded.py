@@ -96,6 +96,9 @@ def found(workload: Workload, seen: Observation, past: Past) -> Stranded | None:
     """
     tasks = seen.airflow.tasks
     pods = [pod for pod in workload.living if pod.running is not None]
+    if not seen.executors.celery or (seen.executors.several and any(pod.slots is None for pod in pods)):
+        # Of several executors' tasks it is not known whose wait.
+        return None
     settled = [pod for pod in pods if pod.started is not None and seen.at - pod.started >= LASTS]
     if tasks is None or not tasks.handed_out_least or not settled:
         return None

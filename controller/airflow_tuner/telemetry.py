@@ -1,7 +1,8 @@
 """What Airflow says of itself, made of its series, with its known lies corrected. Pure.
 
 * Series without a label beside labelled ones are copies in which the last writer wins: left out.
-* `executor_*` comes twice on Airflow 3, with and without its label: the larger counts, not the sum.
+* `executor_*` comes twice on Airflow 3, with and without its label: the larger counts, not the sum. Of several
+  executors those with a label alone count: the other copy is that of any of them.
 * A gauge outlives its sender: without the scheduler's heartbeat none of them counts.
 * Airflow 3 sends `dag_processing.last_duration` in seconds where milliseconds are meant.
 """
@@ -10,8 +11,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from airflow_tuner import signals
+from airflow_tuner import executor, signals, singles
+from airflow_tuner.executor import Executors
 from airflow_tuner.signals import Series
+from airflow_tuner.singles import Held, TaskMemory
 
 SECONDS_SENT_AS_MILLISECONDS = 1000.0
 LEAST = 120
@@ -24,7 +27,7 @@ QUIET_MOST = 900
 QUIET_STEP = 15
 """Seconds between two looks for it: tasks have ceased to start where more than one of them is without."""
 
-_POOL = re.compile(r"airflow_pool_(queued|running|scheduled)_slots_(.+)")
+_POOL = re.compile(r"airflow_pool_(queued|running|scheduled)_slots(?:_(.+))?")
 
 Answers = Mapping[str, tuple[Series, ...]]
 
@@ -40,7 +43,9 @@ class Pool:
     queued: int
     """Given to the executor: they wait for a worker."""
     scheduled: int
-    """They could run, and wait for the pool, the executor or the scheduler."""
+    """They could run, and wait for the pool, the executor, their DAG's own limits or the scheduler."""
+    open_least: int | None = None
+    """Least open slots within five minutes; `None`: not known, or without end."""
 
     @property
     def full(self) -> bool:
@@ -101,6 +106,18 @@ class Tasks:
     """Tasks of all DAGs that ended within ten minutes."""
     quiet: float | None = None
     """Seconds since the last start of a task, at most; 0: one was within `LEAST` seconds."""
+    ran: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Tasks that ran within `LEAST` seconds, by Celery queue: `dag.task`, and how many at once; empty on Airflow 2."""
+    largest: tuple[TaskMemory, ...] = ()
+    """The largest tasks, the largest first; empty on Airflow 3."""
+    held: tuple[Held, ...] = ()
+    """DAGs whose tasks are held back before they are queued."""
+    open_least: int | None = None
+    """Least of `open_slots` within five minutes, of any executor."""
+    starving: int | None = None
+    """Most tasks within five minutes that lacked slots of their pool."""
+    killed: tuple[str, ...] = ()
+    """Tasks whose process SIGKILL ended within `LEAST` seconds, as their series name them: Airflow 2 alone tells it."""
 
     @property
     def parallelism(self) -> int | None:
@@ -175,6 +192,8 @@ class Airflow:
     tasks: Tasks | None = None
     parsing: Parsing | None = None
     problem: str = ""
+    doubt: str = ""
+    """Which numbers about parsing contradict each other: then `parsing` is `None`."""
     still: bool = False
     """The scheduler's heartbeat is known, and has not moved in three minutes."""
     loop: float | None = None
@@ -186,14 +205,24 @@ class Airflow:
     triggerer: Triggerer | None = None
 
 
-def read(answers: Answers, line: str | None) -> Airflow:
-    """Airflow's signals out of the answers to `signals.AIRFLOW`; `line` is the major version, `2` or `3`."""
+def executors(answers: Answers) -> Executors:
+    """What runs the tasks, as Airflow 3 says it."""
+    gauges = answers.get(signals.GAUGES.name, ())
+    found = [item for item in gauges if item.labels.get("__name__") == "airflow_executor_open_slots"]
+    return executor.gauges(item.labels.get("executor", "") for item in found)
+
+
+def read(answers: Answers, line: str | None, runs: Executors = executor.UNKNOWN) -> Airflow:
+    """Airflow's signals out of the answers to `signals.AIRFLOW`; `line` is the major version, `2` or `3`.
+
+    `runs`: what runs the tasks.
+    """
     gauges = answers.get(signals.GAUGES.name, ())
     beating = [item for item in gauges if item.labels.get("__name__") == "airflow_scheduler_heartbeat"]
     if not beating:
         return Airflow(
             problem="The metrics source has no series of this Airflow (airflow_scheduler_heartbeat). Check that it "
-            "scrapes Airflow's StatsD exporter, and spec.metrics.airflowMatchLabels."
+            "scrapes Airflow's StatsD exporter, or receives its OpenTelemetry, and spec.metrics.airflowMatchLabels."
         )
     senders = {tuple(sorted(_identity(item).items())) for item in beating}
     if len(senders) > 1:
@@ -202,7 +231,9 @@ def read(answers: Answers, line: str | None) -> Airflow:
             problem=f"The metrics source has series of {len(senders)} Airflows ({told}). Name this one's labels in "
             "spec.metrics.airflowMatchLabels."
         )
+    of_files = answers.get(signals.SLOWEST_FILES.name, ())
     answered = [*answers.get(signals.AIRFLOW_RATES.name, ()), *answers.get(signals.AIRFLOW_SIGNS.name, ())]
+    answered += [item for item in of_files if "signal" in item.labels]
     rates = {item.labels.get("signal", ""): item.value for item in answered if "dag_id" not in item.labels}
     by_dag = [item for item in answered if "dag_id" in item.labels]
     if not rates.get("beats"):
@@ -216,8 +247,12 @@ def read(answers: Answers, line: str | None) -> Airflow:
             )
         return Airflow(problem=problem, still="beats" in rates and "known" in rates)
     return Airflow(
-        tasks=replace(_tasks(gauges, answers.get(signals.QUEUES.name, ()), rates), paces=_paces(by_dag)),
-        parsing=_parsing(gauges, rates, answers.get(signals.SLOWEST_FILES.name, ()), line),
+        tasks=replace(
+            _tasks(gauges, answers.get(signals.QUEUES.name, ()), rates, runs),
+            paces=_paces(by_dag),
+            largest=singles.largest(answered),
+        ),
+        parsing=_parsing(gauges, rates, tuple(item for item in of_files if "signal" not in item.labels), line),
         loop=rates["loop_seconds"] / rates["loops"] if rates.get("loops") and "loop_seconds" in rates else None,
         beats=rates["beats"],
         # Gauges outlive their sender; between two rounds of parsing the age of the files still moves.
@@ -236,30 +271,41 @@ def _identity(item: Series) -> dict[str, str]:
     return {key: value for key, value in item.labels.items() if key not in {"__name__", "type"}}
 
 
-def _tasks(gauges: tuple[Series, ...], queues: tuple[Series, ...], rates: Mapping[str, float]) -> Tasks:
+def _tasks(
+    gauges: tuple[Series, ...], queues: tuple[Series, ...], rates: Mapping[str, float], runs: Executors
+) -> Tasks:
     by_queue: dict[str, dict[str, int]] = {"airflow_ti_queued": {}, "airflow_ti_running": {}, "queued_least": {}}
+    open_least: dict[str, int] = {}
     for item in queues:
         kind = item.labels.get("signal") or item.labels.get("__name__", "")
-        by_queue.setdefault(kind, {})[item.labels.get("queue", "")] = round(item.value)
+        if kind == "open_least":
+            open_least[_mapped(item.labels.get("pool", ""))] = round(item.value)
+        elif kind in by_queue:
+            by_queue[kind][item.labels.get("queue", "")] = round(item.value)
     ended, whole_day = rates.get("ended", 0), rates.get("busy_day_samples", 0) >= DAY_SAMPLES
     critical, sections = rates.get("critical", 0), rates.get("sections", 0)
     return Tasks(
-        pools=_pools(gauges),
+        pools=tuple(replace(pool, open_least=open_least.get(pool.name)) for pool in _pools(gauges)),
         queued=by_queue["airflow_ti_queued"],
         running=by_queue["airflow_ti_running"],
-        open_slots=_largest(gauges, "airflow_executor_open_slots"),
-        handed_out=_largest(gauges, "airflow_executor_running_tasks"),
+        open_slots=_of_executor(gauges, "airflow_executor_open_slots", runs),
+        handed_out=(handed_out := _of_executor(gauges, "airflow_executor_running_tasks", runs)),
         started=rates.get("started"),
         duration=rates["ended_seconds"] / ended if ended > 0 and "ended_seconds" in rates else None,
         longest=rates.get("longest"),
         critical=rates["critical_seconds"] / critical if critical > 0 and "critical_seconds" in rates else None,
         section=rates["section_seconds"] / sections if sections > 0 and "section_seconds" in rates else None,
         busy_day=round(rates["busy_day"]) if whole_day and "busy_day" in rates else None,
-        handed_out_least=_whole(rates.get("handed_out_least")),
+        handed_out_least=None if handed_out is None else _whole(rates.get("handed_out_least")),
         waiting_least=_whole(rates.get("waiting_least")),
         queued_least=by_queue["queued_least"],
         quiet=_quiet(rates),
         pace=_whole(rates.get("dags_now")),
+        ran=singles.ran(queues),
+        held=singles.held(queues),
+        open_least=_whole(rates.get("executor_open_least")),
+        starving=_whole(rates.get("starving")),
+        killed=singles.killed(queues),
     )
 
 
@@ -302,10 +348,10 @@ def _pools(gauges: tuple[Series, ...]) -> tuple[Pool, ...]:
     for item in gauges:
         name = item.labels.get("__name__", "")
         if found := _POOL.fullmatch(name):
-            states.setdefault(found[2], {})[found[1]] = round(item.value)
+            if pool := found[2] or _mapped(item.labels.get("pool", "")):
+                states.setdefault(pool, {})[found[1]] = round(item.value)
         elif name == "airflow_pool_open_slots" and item.labels.get("pool"):
-            # The exporter makes every other character of a name an underscore; a label keeps the name as it is.
-            states.setdefault(re.sub(r"[^a-zA-Z0-9_]", "_", item.labels["pool"]), {})["open"] = round(item.value)
+            states.setdefault(_mapped(item.labels["pool"]), {})["open"] = round(item.value)
     return tuple(
         # A pool of -1 slots has infinitely many open ones, which is no value of a sample.
         Pool(name, state.get("open"), state.get("running", 0), state.get("queued", 0), state.get("scheduled", 0))
@@ -313,11 +359,25 @@ def _pools(gauges: tuple[Series, ...]) -> tuple[Pool, ...]:
     )
 
 
+def _mapped(pool: str) -> str:
+    """The exporter makes every other character of a name an underscore; a label keeps the name as it is."""
+    return re.sub(r"[^a-zA-Z0-9_]", "_", pool)
+
+
 def _largest(gauges: tuple[Series, ...], name: str) -> int | None:
+    found = [item.value for item in gauges if item.labels.get("__name__") == name]
+    return round(max(found)) if found else None
+
+
+def _of_executor(gauges: tuple[Series, ...], name: str, runs: Executors) -> int | None:
+    """Celery's number, or that of what runs tasks in the scheduler; of several executors only one that is labelled."""
     found = [item for item in gauges if item.labels.get("__name__") == name]
+    kind = executor.CELERY if runs.celery else executor.LOCAL if runs.local else ""
     # Airflow 3 tells each of several executors apart.
-    celery = [item for item in found if "Celery" in item.labels.get("executor", "")]
-    return round(max(item.value for item in celery or found)) if found else None
+    own = [item.value for item in found if kind and kind in item.labels.get("executor", "")]
+    if runs.several:
+        return round(max(own)) if own else None
+    return round(max(own or [item.value for item in found])) if found else None
 
 
 def _parsing(

@@ -150,6 +150,7 @@ def test_the_operator_has_these_rights_and_no_other(values: Object, render: Rend
         ("", "pods/eviction", "create"),
         *(("apps", kind, verb) for kind in ("deployments", "statefulsets") for verb in ("get", "list", "watch")),
         *(("events.k8s.io", "events", verb) for verb in ("get", "list", "create", "patch")),
+        ("metrics.k8s.io", "pods", "list"),
         ("autoscaling", "horizontalpodautoscalers", "list"),
         ("autoscaling.k8s.io", "verticalpodautoscalers", "list"),
         ("keda.sh", "scaledobjects", "list"),

@@ -17,6 +17,7 @@ def looked(airflow: PlayedAirflow, *words: str) -> str:
     argv += ["--kubeconfig", str(airflow.control_plane.kubeconfig)]
     done = subprocess.run(argv, check=False, timeout=60, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert "name one with --prometheus URL" in done.stderr
     assert written(airflow) == before
     return done.stdout
 

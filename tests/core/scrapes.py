@@ -65,6 +65,30 @@ class Scrapes:
         for queue in names:
             least = min(self._sums("airflow_ti_queued", page).get(queue, 0) for page in self._since(telemetry.LEAST))
             yield Series({"signal": "queued_least", "queue": queue}, least)
+        yield from self._held()
+
+    def _held(self) -> Iterator[Series]:
+        """What is scheduled and stays so, by DAG; all of it, not only the three of which there is most."""
+        pages = self._since(WINDOW)
+        names = {dict(key)["dag_id"] for key in pages[-1] if dict(key).get("dag_id")}
+        for dag in names if self.fleet.now >= WINDOW else ():
+            scheduled = [self._of_dag("airflow_ti_scheduled", dag, page) for page in pages]
+            active = [self._of_dag("airflow_ti_(queued|running)", dag, page) for page in pages]
+            ended = [self._of_dag("airflow_task_duration_count", dag, page) for page in pages]
+            if min(scheduled) > 0:
+                told = {"held": min(scheduled), "held_least": min(active), "held_most": max(active)}
+                for name, value in {**told, "held_ended": ended[-1] - ended[0]}.items():
+                    yield Series({"signal": name, "dag_id": dag}, value)
+        for pool in {dict(key)["pool"] for key in pages[-1] if dict(key).get("pool")}:
+            key = (("__name__", "airflow_pool_open_slots"), ("pool", pool))
+            yield Series({"signal": "open_least", "pool": pool}, min(page[key] for page in pages if key in page))
+
+    def _of_dag(self, pattern: str, dag: str, page: Mapping[Key, float]) -> float:
+        return sum(
+            value
+            for key, value in page.items()
+            if dict(key).get("dag_id") == dag and re.fullmatch(pattern, dict(key)["__name__"])
+        )
 
     def _sums(self, name: str, page: Mapping[Key, float]) -> dict[str, float]:
         found: dict[str, float] = {}
@@ -89,6 +113,11 @@ class Scrapes:
             "handed_out_least": min(handed),
             "waiting_least": min(waiting),
         }
+        for name, series, most in (
+            ("executor_open_least", "airflow_executor_open_slots", min),
+            ("starving", "airflow_scheduler_tasks_starving", max),
+        ):
+            found[name] = most(self._sum(series, page, unlabelled=True) for page in self._since(WINDOW))
         for name, series in (("loop", "scheduler_loop"), ("critical", "critical_section_query")):
             counted = self._increase(f"airflow_scheduler_{series}_duration_count", WINDOW) / WINDOW
             found |= {name if name == "critical" else "loops": counted}

@@ -214,6 +214,15 @@ def test_where_more_slots_would_not_help_nothing_changes_and_it_is_said_why(
     assert message.startswith("30 tasks wait for")
 
 
+def test_a_task_that_is_just_coming_to_an_idle_worker_is_no_lag() -> None:
+    coming = {"of": celery(2, busy=0), "duration": None}
+    assert lag_found(turn(slots_spec(), crowded(1, 0, waiting_least=0, **coming))) == []
+    (lasting,) = lag_found(turn(slots_spec(), crowded(1, 0, waiting_least=1, **coming)))
+    (unseen,) = lag_found(turn(slots_spec(), crowded(1, 0, **coming)))
+    assert "WorkersIdle" in lasting
+    assert "WorkersIdle" in unseen
+
+
 def test_memory_that_ends_below_the_demand_is_told_with_the_step() -> None:
     policy = slots_spec(high=99, memory_max="1Gi", changes={"maxStep": {"concurrencyPercent": 1000}})
     last = turn(policy, crowded(of=celery(2, limit=600)))

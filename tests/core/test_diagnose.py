@@ -39,6 +39,7 @@ def test_a_webserver_is_the_api_server_of_airflow_2() -> None:
         (MetricsState.STALE, "MetricsStale"),
         (MetricsState.UNAVAILABLE, "MetricsUnavailable"),
         (MetricsState.ABSENT, "MetricsUnavailable"),
+        (MetricsState.CURRENT, "MetricsUnavailable"),
     ],
 )
 def test_missing_metrics_are_a_finding_that_says_what_still_works(state: MetricsState, reason: str) -> None:

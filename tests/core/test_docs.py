@@ -13,7 +13,8 @@ import jsonschema
 import pytest
 import yaml
 
-from airflow_tuner import api, crd
+from airflow_tuner import api, crd, signals
+from airflow_tuner.namings import NAMINGS, Naming
 from airflow_tuner.quantity import MEBIBYTE, readable
 
 ROOT = Path(__file__).parents[2]
@@ -129,7 +130,7 @@ def test_the_index_of_findings_names_each_with_the_severity_its_page_tells() -> 
 
 @pytest.mark.parametrize(
     ("page", "modules"),
-    [("QueueLagHigh", ("runaway", "stranded", "lag", "concurrency")), ("DagParsingOverloaded", ("parsing",))],
+    [("QueueLagHigh", ("runaway", "stranded", "lag", "concurrency", "local")), ("DagParsingOverloaded", ("parsing",))],
 )
 def test_every_cause_that_a_finding_may_name_has_a_section(page: str, modules: tuple[str, ...]) -> None:
     # These are reasons of changes alone.
@@ -210,3 +211,48 @@ def test_every_constant_of_the_rules_is_in_the_table() -> None:
 def test_every_reason_of_a_change_of_slots_or_parsing_is_told() -> None:
     rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "how-it-decides.md").read_text(), re.MULTILINE)
     assert {"SlotsExhausted", "SlotsIdle", "MemoryBound", "BoundsChanged", "ParsingOverloaded", "DagsStale"} <= {*rows}
+
+
+def expanded(pattern: str) -> set[str]:
+    """The names that a pattern with alternatives stands for."""
+    found = re.search(r"\(([^()]*)\)", pattern)
+    if found is None:
+        return {pattern}
+    ways = (f"{pattern[: found.start()]}{one}{pattern[found.end() :]}" for one in found[1].split("|"))
+    return {name for way in ways for name in expanded(way)}
+
+
+def series(on: Naming) -> set[str]:
+    """Every series that the questions in this naming name."""
+    texts = [signal.texts[on.name] for signal in signals.AIRFLOW]
+    patterns = {one for text in texts for one in re.findall(r'__name__=~"([^"]+)"', text)}
+    named = {name for text in texts for name in re.findall(r'(?<!["\w])(airflow_\w+)(?=[{\[])', text)}
+    return named | {name for pattern in patterns for name in expanded(pattern)}
+
+
+def test_the_table_of_metrics_names_every_signal_and_just_the_series_that_are_asked_for() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    rows = [
+        [cell.strip() for cell in line.strip("|\n").split("|")]
+        for line in re.findall(r"^\| `[a-z_]+`.*\|$", page, re.MULTILINE)
+    ]
+    named = [name for row in rows for name in re.findall(r"`(\w+)`", row[0])]
+    parts = {"gauges", "queues", "queued_least", "slowest_files", *signals.RATES, *signals.SIGNS, *signals.FILES}
+    assert {*named} == parts
+    assert len(named) == len(parts) + 1, "each once, but the gauges"
+    told: dict[str, set[str]] = {name: set() for name in NAMINGS}
+    for row in rows:
+        assert len(row) == 7, row[0]
+        cells = dict(zip(("Chart", "Tagged", "OpenTelemetry"), row[3:6], strict=True))
+        for name in told:
+            cell = cells[name]
+            while found := re.fullmatch(r"as (\w+)", cell):
+                cell = cells[found[1]]
+            told[name] |= {re.sub(r"<\w+>", ".+", one) for one in re.findall(r"`(airflow_[\w<>]+)", cell)}
+    for on in NAMINGS.values():
+        assert told[on.name] == series(on), on.name
+
+
+def test_the_page_of_metrics_tells_every_naming() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    assert re.findall(r"^\| `([A-Z]\w+)` \|", page, re.MULTILINE) == [str(one) for one in api.Naming]

@@ -49,12 +49,16 @@ def asked() -> set[str]:
     return found
 
 
+NEVER = {"airflow_local_task_job_task_exit_.+__9", "airflow_task_mem_usage_.+"}
+"""The model counts no tasks by the signal that ended them, and does not weigh them one by one."""
+
+
 @pytest.mark.parametrize("line", ["2", "3"])
 def test_all_that_the_product_asks_for_is_shown(line: str) -> None:
     names = {name for name, _, _ in busy(line).samples()}
     missing = {pattern for pattern in asked() if not any(re.fullmatch(pattern, name) for name in names)}
-    only_3 = {"airflow_ti_queued", "airflow_ti_running", "airflow_triggerer_capacity_left"}
-    assert missing == (set() if line == "3" else only_3)
+    only_3 = {"airflow_ti_queued", "airflow_ti_running", "airflow_ti_scheduled", "airflow_triggerer_capacity_left"}
+    assert missing - NEVER == (set() if line == "3" else only_3)
 
 
 def test_the_patterns_of_names_are_read_in_full() -> None:

@@ -358,3 +358,64 @@ def test_a_dag_processor_comes_to_rest(files: int, seconds: float, share: float,
         changes += len(last.reasons)
     assert changes <= 5
     assert last.reasons == []
+
+
+# Units that cannot be right.
+
+
+def doubted(found: Parsing | None, **fields: Any) -> str:  # noqa: ANN401 - any argument of `looked`
+    seen = looked(found, **fields)
+    return parsing.doubt(found, seen.workloads, seen.line)
+
+
+def test_more_files_at_once_than_processes_by_far_are_a_wrong_unit_and_both_numbers_are_told() -> None:
+    told = doubted(parsed(40, seconds=200.0))
+    assert told == (
+        "By airflow_dag_processing_last_duration 1.33 parses of 200.0 s begin each second, so 267 DAG files would be "
+        "parsed at once; there are 2 processes for it."
+    )
+
+
+@pytest.mark.parametrize("line", ["2", "3"])
+@pytest.mark.parametrize("seconds", [0.1, 0.5, 2.0, 30.0])
+@pytest.mark.parametrize("processes", [None, 1, 8])
+def test_what_processes_can_do_is_never_doubted(line: str, seconds: float, processes: int | None) -> None:
+    # All of them parse all the time.
+    busy = processes or 2
+    found = parsed(40, every=40 * seconds / busy, seconds=seconds)
+    assert doubted(found, processes=processes, line=line) == ""
+
+
+@pytest.mark.parametrize("seconds", [0.06, 0.15, 0.5, 2.0])
+@pytest.mark.parametrize("files", [5, 40, 400])
+def test_an_airflow_that_sends_true_milliseconds_is_noticed(files: int, seconds: float) -> None:
+    right = parsed(files, seconds=seconds)
+    assert doubted(right, processes=32) == ""
+    assert doubted(replace(right, seconds=1000 * seconds)) != ""
+
+
+def test_long_parses_under_a_longer_timeout_are_believed() -> None:
+    assert doubted(parsed(4, every=480, seconds=240.0)) == ""
+    assert doubted(parsed(40, every=100, seconds=49.0)) == "", "processes that only airflow.cfg knows"
+
+
+def test_nothing_is_doubted_without_parsing_or_a_dag_processor() -> None:
+    assert doubted(None) == ""
+    assert parsing.doubt(parsed(seconds=2000.0), (), "3") == ""
+    on_2 = (replace(dag_processor(pod()), component="scheduler"),)
+    assert parsing.doubt(parsed(seconds=2000.0), on_2, "2") != "", "where the scheduler parses"
+    assert parsing.doubt(parsed(seconds=2000.0), on_2, "3") == ""
+
+
+def test_what_is_doubted_is_told_and_parsing_is_left_alone() -> None:
+    says = replace(airflow(), doubt=doubted(parsed(40, seconds=200.0)))
+    seen = replace(overloaded(), airflow=says)
+    last = turn(parsing_spec(), seen)
+    (finding,) = last.findings
+    assert (finding.reason, finding.target) == ("MetricsUnitSuspicious", "dag-processor")
+    assert finding.message.startswith(
+        "By airflow_dag_processing_last_duration 1.33 parses of 200.0 s begin each second"
+    )
+    assert "most likely the seconds, which it takes 1000 times on Airflow 3. Neither is believed" in finding.message
+    assert (last.reasons, last.target.desired.interval) == ([], None)
+    assert "MetricsUnitSuspicious" not in turn(parsing_spec(), overloaded()).found

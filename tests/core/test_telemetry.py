@@ -7,6 +7,7 @@ from urllib.parse import quote_plus
 import pytest
 
 from airflow_tuner import signals, telemetry
+from airflow_tuner.executor import UNKNOWN, Executors
 from airflow_tuner.signals import Series
 from airflow_tuner.telemetry import Pace, Pool
 
@@ -63,6 +64,7 @@ def read(
     rates: Mapping[str, float] = RATES,
     queues: tuple[Series, ...] = QUEUES,
     line: str | None = "3",
+    runs: Executors = UNKNOWN,
 ) -> telemetry.Airflow:
     answers = {
         signals.GAUGES.name: gauges,
@@ -70,7 +72,7 @@ def read(
         signals.AIRFLOW_RATES.name: tuple(Series({"signal": name}, value) for name, value in rates.items()),
         signals.SLOWEST_FILES.name: FILES,
     }
-    return telemetry.read(answers, line)
+    return telemetry.read(answers, line, runs)
 
 
 def tasks(**changes: object) -> telemetry.Tasks:

@@ -49,7 +49,23 @@ def task(worker, number):
         redis.rpush(f"{worker}-begun", number)
         redis.blpop(f"{worker}-end", 60)
         redis.rpush(f"{worker}-done", number)
+@app.task(name="execute_workload")
+def workload(message):
+    with Redis.from_url(os.environ["BROKER"]) as redis:
+        redis.blpop("workload-end", 60)
+@app.task(name="execute_command")
+def command(words):
+    with Redis.from_url(os.environ["BROKER"]) as redis:
+        redis.blpop("workload-end", 60)
 """
+
+# The form of a real message, with the token at its begin; of which the short form that Celery keeps is cut.
+WORKLOAD = (
+    '{"token":"%s","dag_rel_path":"x.py","bundle_info":{"name":"dags-folder","version":null},"log_path":"dag_id=etl/'
+    'run_id=a/task_id=load/attempt=1.log","ti":{"id":"eaa7bff3-c56f-44ff-aff9-42b16850469e","task_id":"load",'
+    '"dag_id":"etl","run_id":"manual__2026-11-11T10:10:10+00:00","try_number":1,"map_index":-1,"hostname":null,'
+    '"context_carrier":null,"queue":"default","pool_slots":1},"sentry_integration":"","type":"ExecuteTask"}'
+)
 
 
 @dataclass
@@ -217,6 +233,32 @@ def test_a_worker_says_its_slots_its_queues_and_what_it_runs(running: Running, w
     assert (seen.processes, seen.prefetch, seen.busy) == (2, 2, 2), "the third waits at the broker"
     assert seen.oldest < time.time() - begun
     worker.end_all_once()
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "expected"),
+    [
+        ("execute_workload", WORKLOAD % ("e" * 1200), {"etl.load": 2}),
+        ("execute_command", ["airflow", "tasks", "run", "etl", "load", "manual__1", "--local"], {"etl.load": 2}),
+        ("execute_command", ["airflow", "tasks", "run", "d" * 250, "t" * 250], {f"{'d' * 66}…{'t' * 33}": 2}),
+        ("execute_workload", '{"token":"","callback":{"id":"1"},"type":"ExecuteCallback"}', {}),
+        ("execute_workload", '{"ti":7}', {}),
+        ("execute_workload", "[" * 2000, {}),
+        ("execute_command", ["rm", "-rf", "/", "etl", "load"], {}),
+        ("execute_command", 7, {}),
+    ],
+)
+def test_a_worker_names_the_tasks_of_airflow_that_it_runs(
+    worker: Worker, name: str, message: object, expected: Mapping[str, int]
+) -> None:
+    with Celery(broker=worker.url, set_as_current=False) as celery:
+        for _ in range(2):
+            celery.send_task(name, (message,), queue=worker.name)
+    try:
+        assert worker.wait(lambda seen: seen.busy == 2, "two tasks").tasks == expected
+    finally:
+        worker.redis.rpush("workload-end", "", "")
+        worker.wait(lambda seen: seen.busy == 0, "no task")
 
 
 def test_slots_are_raised_and_lowered_while_a_worker_is_idle(worker: Worker) -> None:

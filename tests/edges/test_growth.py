@@ -188,7 +188,8 @@ def test_a_source_that_refuses_so_many_samples_loses_this_answer_alone() -> None
     source = Refusing("main", Source(url="http://127.0.0.1:1"))
     entry = {"name": "*", "memory": {"min": "1Gi", "max": "2Gi"}, "concurrency": {"min": 1, "max": 4}}
     spec = api.Spec.model_validate({"airflow": {"release": "airflow"}, "workers": [entry]})
-    values, problem, airflow_problem = asyncio.run(observe._asked(source, spec, "n", 0, None))  # noqa: SLF001
+    asked = observe._asked(source, spec, "n", 0, "", None, airflow=True)  # noqa: SLF001
+    values, problem, airflow_problem, _ = asyncio.run(asked)
     assert (problem, airflow_problem) == ("", "")
     assert "growth_days" not in values
     assert {name for name in values if name.startswith("anonymous")} == {*signals.ANONYMOUS}

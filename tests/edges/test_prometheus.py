@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from airflow_tuner import api, observe, prometheus, signals, telemetry
+from airflow_tuner import api, observe, prometheus, reconcile, signals, telemetry
 from airflow_tuner.cluster import Cluster
 from airflow_tuner.errors import Misconfigured, Unavailable
 from airflow_tuner.model import MetricsState, Observation
+from airflow_tuner.namings import CHART
 from airflow_tuner.prometheus import Prometheus
 from airflow_tuner.settings import Source
 from airflow_tuner.signals import Scope, Series, Signal
@@ -269,6 +271,8 @@ airflow_scheduler_critical_section_query_duration_sum 0.12026141800000001
 airflow_scheduler_critical_section_query_duration_count 53
 airflow_scheduler_critical_section_duration_sum 0.544398663
 airflow_scheduler_critical_section_duration_count 92
+airflow_scheduler_tasks_starving 0
+airflow_ti_scheduled{dag_id="short_tasks",queue="default",task_id="work"} 8
 airflow_scheduler_scheduler_loop_duration_sum 15.9
 airflow_scheduler_scheduler_loop_duration_count 53
 airflow_triggerer_heartbeat 14
@@ -310,6 +314,8 @@ airflow_pool_running_slots_default_pool 2
 airflow_pool_scheduled_slots 6
 airflow_pool_scheduled_slots_default_pool 6
 airflow_ti_start 27
+airflow_local_task_job_task_exit_812_short_tasks_work__9 1
+airflow_local_task_job_task_exit_813_short_tasks_work_0 1
 airflow_task_duration{dag_id="short_tasks",task_id="work",quantile="0.99"} 3.087244294
 airflow_task_duration_sum{dag_id="short_tasks",task_id="work"} 73.272266127
 airflow_task_duration_count{dag_id="short_tasks",task_id="work"} 24
@@ -317,6 +323,7 @@ airflow_scheduler_critical_section_query_duration_sum 0.11982793500000002
 airflow_scheduler_critical_section_query_duration_count 43
 airflow_scheduler_critical_section_duration_sum 0.544398663
 airflow_scheduler_critical_section_duration_count 92
+airflow_scheduler_tasks_starving 0
 airflow_scheduler_scheduler_loop_duration_sum 8.6
 airflow_scheduler_scheduler_loop_duration_count 43
 airflow_triggerer_heartbeat 14
@@ -386,16 +393,16 @@ def test_every_signal_of_both_lines_is_read(scraped: Scraped) -> None:
     scope = prometheus.scope(api.Metrics(airflow_match_labels={"release": "three"}, window_seconds=WINDOW), "n")
 
     def rates() -> dict[str, float]:
-        asked = (signals.AIRFLOW_RATES, signals.AIRFLOW_SIGNS)
+        asked = (signals.AIRFLOW_RATES, signals.AIRFLOW_SIGNS, signals.SLOWEST_FILES)
         found = [item for signal in asked for item in asked_for(scraped.prometheus.url, signal, scope)]
-        return {item.labels["signal"]: item.value for item in found}
+        return {item.labels["signal"]: item.value for item in found if "signal" in item.labels}
 
     def files(line: str, release: str) -> int:
         parsing = scraped.read(line, release=release).parsing
         return 0 if parsing is None else len(parsing.slowest)
 
-    # What needs a history of hours has a test of its own.
-    young = {*signals.RATES, *signals.SIGNS} - {"dag_day", "dag_week"}
+    # What needs a history of hours, or nodes, has a test of its own.
+    young = {*signals.RATES, *signals.SIGNS, *signals.FILES} - {"dag_day", "dag_week", "task_memory"}
     scraped.wait(lambda: set(rates()) == young, "every rate")
     # Looks are five minutes apart by the clock: one more may have come meanwhile.
     now = rates()
@@ -407,18 +414,19 @@ def test_every_signal_of_both_lines_is_read(scraped: Scraped) -> None:
     found = scraped.read("3", release="three")
     assert found.loop == pytest.approx(15.9 / 53, rel=0.05)
     assert (found.import_errors, found.triggerer) == (1, telemetry.Triggerer(running=2, free=998))
-    assert found.beats is not None
-    assert found.beats > 1
+    assert (found.beats or 0) > 1
     found = scraped.read("2", release="two")
     assert found.loop == pytest.approx(8.6 / 43, rel=0.05)
     assert (found.import_errors, found.triggerer) == (0, None)
-    small = telemetry.Pool("small", open=0, running=1, queued=0, scheduled=10)
-    assert tasks.pools == (telemetry.Pool("default_pool", open=97, running=2, queued=29, scheduled=8), small)
+    small = telemetry.Pool("small", open=0, running=1, queued=0, scheduled=10, open_least=0)
+    assert tasks.pools == (telemetry.Pool("default_pool", 97, 2, 29, scheduled=8, open_least=97), small)
+    assert (tasks.open_least, tasks.starving, tasks.held) == (0, 0, ()), "held is known after five minutes"
     assert small.full
     assert (tasks.queued, tasks.running) == ({"default": 29}, {"default": 2})
     assert (tasks.open_slots, tasks.handed_out, tasks.parallelism) == (0, 32, 32)
     assert (tasks.handed_out_least, tasks.waiting_least, tasks.queued_least) == (32, 29, {"default": 29})
     assert tasks.quiet is None, "not known before two minutes"
+    assert (tasks.ran, tasks.killed) == ({"default": {"short_tasks.work": 2}}, ()), "not what only waited"
     assert tasks.duration == pytest.approx(64.940539 / 22, rel=0.05)
     assert tasks.longest == 3.750219
     assert tasks.critical == pytest.approx(0.12026 / 53, rel=0.05)
@@ -429,10 +437,11 @@ def test_every_signal_of_both_lines_is_read(scraped: Scraped) -> None:
     assert names == [f"dags_folder_{name}" for name in ("slow_000", "slow_006", "short_tasks")]
     assert parsing.slowest[0].seconds == pytest.approx(1000 * 0.017461735 / 8, rel=0.05)
     tasks, parsing = known(scraped.read("2", release="two"))
-    assert tasks.pools == (telemetry.Pool("default_pool", open=96, running=2, queued=30, scheduled=6),)
+    assert tasks.pools == (telemetry.Pool("default_pool", 96, 2, 30, scheduled=6, open_least=96),)
     assert (tasks.queued, tasks.running, tasks.parallelism, tasks.busy_day) == ({}, {}, 32, None)
     assert (tasks.handed_out_least, tasks.waiting_least, tasks.queued_least, tasks.quiet) == (32, 30, {}, None)
     assert tasks.duration == pytest.approx(73.272 / 24, rel=0.05)
+    assert (tasks.ran, tasks.killed) == ({}, ("short_tasks_work",))
     assert [item.name for item in parsing.slowest] == ["slow_000", "short_tasks"]
     assert parsing.slowest[0].seconds == pytest.approx(15.479 / 7, rel=0.05)
     assert parsing.seconds == pytest.approx(18.78 / 24, rel=0.05)
@@ -469,7 +478,7 @@ def test_the_pace_of_the_busiest_dags_is_known_against_what_they_did_before(scra
     # The oldest first, in one scrape: each line has its own time.
     scraped.show(*pages)
     # A week is 400 s here, a day 120 s, six hours are 60 s and ten minutes 30 s.
-    small = signals.pace("30s", "120s", "60s", "30s", "400s")
+    small = signals.pace(CHART.ends, "30s", "120s", "60s", "30s", "400s")
     promql = " or ".join(f'label_replace({one},"signal","{name}","","")' for name, one in small.items())
     scope = prometheus.scope(api.Metrics(airflow_match_labels={"release": "paces"}, window_seconds=WINDOW), "n")
     found = asked_for(scraped.prometheus.url, Signal("paces", promql, "tasks", ""), scope)
@@ -510,6 +519,73 @@ def test_the_least_of_two_minutes_and_the_last_start_of_a_task_are_known(scraped
     assert 280 <= found.quiet <= 370
 
 
+def test_dags_that_are_held_back_are_known_with_what_they_did_meanwhile(scraped: Scraped) -> None:
+    def shown(age: float) -> Page:
+        number = round((330 - age) / 10)
+        # Longer than what lies between two looks.
+        dip = 1 if 12 <= number <= 19 else 0
+        held = {"capped": 5 + number // 7 % 3, "waits": 40, "late": 9, "once": 9 * dip, "gone": 7 * (number < 20)}
+        text = f"airflow_scheduler_heartbeat {1000 - age}\nairflow_ti_scheduled 3\n"
+        for dag, scheduled in held.items():
+            if dag == "late" and number < 10:
+                continue
+            labels = f'dag_id="{dag}",queue="default"'
+            text += f'airflow_ti_scheduled{{{labels},task_id="a"}} {scheduled - scheduled // 2}\n'
+            text += f'airflow_ti_scheduled{{{labels},task_id="b"}} {scheduled // 2}\n'
+            text += (
+                f'airflow_ti_running{{{labels},task_id="a"}} {12 - dip}\nairflow_ti_queued{{{labels},task_id="b"}} 4\n'
+            )
+            text += f'airflow_task_duration_count{{dag_id="{dag}",task_id="a"}} {100 + 6 * number}\n'
+        text += f'airflow_pool_open_slots{{pool="a.pool"}} {90 + 2 * number}\nairflow_pool_open_slots 0\n'
+        return paged(text, still=True, age=age, release="held")
+
+    scraped.show(*(shown(age) for age in range(330, 0, -10)))
+    found = scraped.read("3", release="held").tasks
+    assert found is not None
+    assert [(one.dag, one.scheduled, one.least, one.most) for one in found.held] == [
+        ("capped", 5, 15, 16),
+        ("waits", 40, 15, 16),
+    ], "not one that was not held all the time, or is not known for so long"
+    assert found.held[0].ended == pytest.approx(180, abs=15)
+    scope = prometheus.scope(api.Metrics(airflow_match_labels={"release": "held"}), "n")
+    (pool,) = [
+        item
+        for item in asked_for(scraped.prometheus.url, signals.QUEUES, scope)
+        if item.labels.get("signal") == "open_least"
+    ]
+    assert pool.labels["pool"] == "a.pool"
+    assert 90 < pool.value < 105
+
+
+def test_the_largest_tasks_of_airflow_2_are_known_in_bytes_of_the_smallest_node(scraped: Scraped) -> None:
+    def node(name: str, size: float) -> str:
+        labels = f'instance="{name}",namespace="n",pod="{name}",container="worker",id="/kubepods/pod1/{LIVING}"'
+        return f'machine_memory_bytes{{instance="{name}"}} {size}\ncontainer_memory_working_set_bytes{{{labels}}} 5e8\n'
+
+    def shown(load: float, small: float, age: float) -> Page:
+        text = f"airflow_scheduler_heartbeat {1000 - age}\nairflow_task_mem_usage_etl_load {load}\n"
+        text += f"airflow_task_mem_usage_etl_small {small}\nairflow_task_mem_usage_etl_ended 60\n"
+        text += node("one", 10e9) + node("two", 20e9) + 'machine_memory_bytes{instance="without_workers"} 1e9\n'
+        return paged(text, still=True, age=age, release="hogs")
+
+    scraped.show(
+        *(shown(load, 1 + age / 1000, age) for load, age in ((10, 250), (25, 190), (12, 130), (12, 70), (3, 10)))
+    )
+    metrics = api.Metrics(match_labels={"release": "hogs"}, airflow_match_labels={"release": "hogs"})
+    # All lines come from one exporter here, so what the lines call their instance has another name.
+    promql = signals.TASK_MEMORY.replace("(instance)", "(exported_instance)")
+
+    def sizes(namespace: str) -> dict[str, float]:
+        signal, scope = Signal("hogs", promql, "bytes", ""), prometheus.scope(metrics, namespace)
+        return {item.labels["task"]: item.value for item in asked_for(scraped.prometheus.url, signal, scope)}
+
+    found = sizes("n")
+    assert {*found} == {"etl_load", "etl_small"}, "not one that has long ended"
+    # Looks are a minute apart by the clock, and so are the samples: each look has one of its own.
+    assert found["etl_load"] == pytest.approx(2.5e9)
+    assert sizes("nowhere") == {}, "no node, no bytes"
+
+
 def test_an_airflow_without_series_is_told(scraped: Scraped) -> None:
     assert "has no series of this Airflow" in scraped.read("3", release="nowhere").problem
 
@@ -533,7 +609,7 @@ def test_files_that_have_just_come_are_named_with_all_their_parses(scraped: Scra
     scraped.show(paged(AIRFLOW_3, still=True, release="fresh"))
     scope = prometheus.scope(api.Metrics(airflow_match_labels={"release": "fresh"}, window_seconds=WINDOW), "n")
     found = asked_for(scraped.prometheus.url, signals.SLOWEST_FILES, scope)
-    seconds = {item.labels["file"]: item.value for item in found}
+    seconds = {item.labels["file"]: item.value for item in found if "signal" not in item.labels}
     assert set(seconds) == {f"dags_folder_{name}" for name in ("slow_000", "slow_006", "short_tasks")}
     assert seconds["dags_folder_slow_000"] == pytest.approx(0.017461735 / 8)
 
@@ -617,11 +693,19 @@ def airflow(control_plane: ControlPlane, needs: Callable[..., None]) -> Iterator
         yield airflow
 
 
-def looked(airflow: PlayedAirflow, url: str, now: datetime | None = None, source: str = "default") -> Observation:
+def looked(
+    airflow: PlayedAirflow,
+    url: str,
+    /,
+    now: datetime | None = None,
+    source: str = "default",
+    **fields: Any,  # noqa: ANN401 - any field of the spec
+) -> Observation:
     """One observation."""
 
     async def look() -> Observation:
-        spec = api.Spec.model_validate({"airflow": {"release": "airflow"}, "metrics": {"source": source}})
+        known = {"airflow": {"release": "airflow"}, "metrics": {"source": source}}
+        spec = api.Spec.model_validate({**known, **fields})
         sources = {"default": Prometheus("default", Source(url=url))}
         async with await Cluster.connect(airflow.control_plane.kubeconfig) as cluster:
             return await observe.observe(
@@ -671,6 +755,59 @@ def test_a_look_without_metrics_says_why_and_still_sees_the_pods(scraped: Scrape
     assert "other is not one of the operator's" in unknown.metrics.message
     assert absent.workloads == unanswered.workloads == unknown.workloads
     assert len(absent.workloads[0].pods) == 1
+
+
+def test_what_ran_before_a_kill_is_told_from_one_look_to_the_next(scraped: Scraped, airflow: PlayedAirflow) -> None:
+    (pod,) = airflow.pods()
+    name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
+    own = {**labelled(name, f"{uid}-0", namespace=airflow.namespace), "id": f"/kubepods/pod1/{uid}-0"}
+    bounds = {"memory": {"min": "512Mi", "max": "4Gi"}, "concurrency": {"min": 1, "max": 8}}
+    spec = {
+        "airflow": {"release": "airflow", "version": "3"},
+        "metrics": {"airflowMatchLabels": {"release": "ran"}, "windowSeconds": WINDOW},
+        "workers": [{"name": "default", **bounds}],
+    }
+    policy = {"metadata": {"namespace": airflow.namespace, "name": "p", "uid": "u", "generation": 1}, "spec": spec}
+    known = reconcile.NOTHING
+
+    async def look() -> reconcile.Look:
+        sources = {"default": Prometheus("default", Source(url=scraped.prometheus.url))}
+        async with await Cluster.connect(airflow.control_plane.kubeconfig) as cluster:
+            return await reconcile.look(cluster, sources, None, policy, datetime.now(UTC), known)
+
+    def show(kills: int) -> None:
+        killed = [Line(KILLS, kills, own, 1), Line(USED, 1e8, own, 1), Line(PEAK, 1073741824, own, 1)]
+        scraped.show(*killed, paged(AIRFLOW_3, release="ran"))
+
+    show(0)
+    scraped.wait(lambda: asyncio.run(look()).seen.airflow.tasks is not None, "rates", 2 * WINDOW)
+    known = reconcile.Known(witnessed=asyncio.run(look()).witnessed)
+    show(1)
+    (finding,) = [one for one in asyncio.run(look()).findings if one.reason == "OutOfMemory"]
+    assert "In its queues, in this or another worker, ran within two minutes before, as far as seen: short_tasks" in (
+        finding.message
+    )
+    assert ".work (2); one of them took it, or all together did." in finding.message
+
+
+def test_parse_times_that_cannot_be_are_not_believed(scraped: Scraped, airflow: PlayedAirflow) -> None:
+    metrics = {"airflowMatchLabels": {"release": "units"}, "windowSeconds": WINDOW}
+    parsing = {"memory": {"min": "512Mi", "max": "4Gi"}, "parsing": {"intervalSeconds": {"min": 15, "max": 600}}}
+
+    def seen(line: str) -> telemetry.Airflow:
+        told: dict[str, Any] = {"metrics": metrics, "dagProcessor": parsing}
+        told["airflow"] = {"release": "airflow", "version": line}
+        return looked(airflow, scraped.prometheus.url, **told).airflow
+
+    airflow.deploy("dag-processor", 1, {"limits": {"memory": "1Gi"}})
+    # Seconds, as a mapping of true milliseconds gives them: a second and a half for each parse.
+    scraped.show(paged(AIRFLOW_2, release="units"))
+    scraped.wait(lambda: seen("2").parsing is not None, "rates", 2 * WINDOW)
+    scraped.wait(lambda: bool(seen("3").doubt), "the dag-processor's pod")
+    assert seen("3").parsing is None
+    assert "parses of 78" in seen("3").doubt
+    assert seen("3").tasks is not None, "the rest is believed"
+    assert seen("2").doubt == ""
 
 
 # Servers that are no Prometheus.

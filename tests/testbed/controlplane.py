@@ -27,7 +27,8 @@ class ControlPlane:
     """One control plane with its data and keys in `area`; as a context manager it starts and stops.
 
     It listens on 127.0.0.1, and with `extra_addresses` on every address, with those in its certificate. `node` is the
-    node whose kubelet gets a kubeconfig. With `audit` every request is noted in `<area>/audit.log`.
+    node whose kubelet gets a kubeconfig. With `audit` every request is noted in `<area>/audit.log`. With `aggregates`
+    the API server tells the servers behind it who asks.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class ControlPlane:
         extra_addresses: Sequence[str] = (),
         node: str = "node",
         audit: bool = False,
+        aggregates: bool = False,
     ) -> None:
         self.binary = program("control-plane")
         self.port = free_port()
@@ -45,6 +47,7 @@ class ControlPlane:
         self.ca = self.pki / "ca.crt"
         self.kubeconfig = self.pki / "admin.kubeconfig"
         self.audit_log = area.path / "audit.log" if audit else None
+        self._aggregates = aggregates
         self._area = area
         self._addresses = ["127.0.0.1", "localhost", *extra_addresses]
         self._node = node
@@ -194,6 +197,16 @@ class ControlPlane:
             "service-account-key-file": str(self.pki / "sa.pub"),
             "service-account-signing-key-file": str(self.pki / "sa.key"),
         }
+        if self._aggregates:
+            flags |= {
+                "proxy-client-cert-file": str(self.pki / "apiserver-kubelet-client.crt"),
+                "proxy-client-key-file": str(self.pki / "apiserver-kubelet-client.key"),
+                "requestheader-client-ca-file": str(self.ca),
+                "requestheader-allowed-names": "kube-apiserver-kubelet-client",
+                "requestheader-username-headers": "X-Remote-User",
+                "requestheader-group-headers": "X-Remote-Group",
+                "requestheader-extra-headers-prefix": "X-Remote-Extra-",
+            }
         if self.audit_log is not None:
             flags |= {"audit-policy-file": str(self._audit_policy), "audit-log-path": str(self.audit_log)}
         return [f"--{name}={value}" for name, value in flags.items()]

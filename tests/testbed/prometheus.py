@@ -20,7 +20,10 @@ def _answers(url: str) -> bool:
 
 
 class Prometheus:
-    """A Prometheus on a free port of this machine with the given scrape configs; as a context manager it runs."""
+    """A Prometheus on a free port of this machine with the given scrape configs; as a context manager it runs.
+
+    With `otlp` it also receives OpenTelemetry's metrics.
+    """
 
     def __init__(
         self,
@@ -28,6 +31,8 @@ class Prometheus:
         scrape_configs: Sequence[Mapping[str, Any]],
         interval: str = "5s",
         address: str = "127.0.0.1",
+        *,
+        otlp: bool = False,
     ) -> None:
         port = free_port()
         self.url = f"http://{address}:{port}"
@@ -42,6 +47,7 @@ class Prometheus:
                 f"--storage.tsdb.path={self.data}",
                 f"--web.listen-address={address}:{port}",
                 "--web.enable-lifecycle",
+                *(["--web.enable-otlp-receiver"] if otlp else []),
             ],
         )
 

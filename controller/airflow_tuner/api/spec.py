@@ -30,6 +30,10 @@ class Selector(Model):
     """Labels that every workload of this Airflow, and every pod of it, carries."""
 
 
+EXECUTOR = r"^[A-Za-z0-9_.:]*Executor( *, *[A-Za-z0-9_.:]*Executor)*$"
+"""Names of executors as Airflow takes them: each may have a path of modules, and an alias before it."""
+
+
 class Airflow(Model):
     """The Airflow deployment this policy is for: its Helm release, or labels of its own."""
 
@@ -49,6 +53,9 @@ class Airflow(Model):
     or `app.kubernetes.io/component`."""
     version: Line | None = None
     """Airflow's major version. Absent: 3 where there is an api-server, 2 where there is a webserver."""
+    executor: Annotated[str, Field(max_length=256, pattern=EXECUTOR)] | None = None
+    """Airflow's option core.executor, e.g. CeleryExecutor, or LocalExecutor,KubernetesExecutor. Absent: as the
+    scheduler's container, the chart's label, or Airflow's metrics say it."""
 
     @property
     def labels(self) -> dict[str, str]:
@@ -56,6 +63,14 @@ class Airflow(Model):
         if self.selector is not None:
             return dict(self.selector.match_labels)
         return {"tier": "airflow", "release": self.release or ""}
+
+
+class Naming(StrEnum):
+    """How Airflow's own metrics are named."""
+
+    CHART = "Chart"
+    TAGGED = "Tagged"
+    OPENTELEMETRY = "OpenTelemetry"
 
 
 class Metrics(Model):
@@ -68,6 +83,9 @@ class Metrics(Model):
     airflow_match_labels: Labels = {}
     """Labels that, beside matchLabels, single out this Airflow's own series (airflow_*) where one Prometheus holds
     those of several, e.g. namespace: airflow."""
+    naming: Naming | None = None
+    """How Airflow's own metrics are named: Chart (StatsD through the official chart's exporter), Tagged (StatsD with
+    tags) or OpenTelemetry; absent: as is seen."""
     stale_after_seconds: Annotated[int, Field(ge=30, le=3600)] = 300
     """Age in seconds from which a sample no longer counts: what rests on it is then not changed."""
     window_seconds: Annotated[int, Field(ge=30, le=3600)] = 300

@@ -226,6 +226,12 @@ class Status(Model):
     """The newest change in a few words."""
     airflow_version: Annotated[str, Field(max_length=8)] = ""
     """Major version of this Airflow, as stated or detected."""
+    metrics_naming: Annotated[str, Field(max_length=16)] = ""
+    """How this Airflow's metrics are named (Chart, Tagged or OpenTelemetry), as stated or detected."""
+    airflow_executor: Annotated[str, Field(max_length=256)] = ""
+    """What runs this Airflow's tasks, as stated or detected; absent: not known, and taken for the CeleryExecutor."""
+    airflow_executor_source: Annotated[str, Field(max_length=320)] = ""
+    """Where that is known from."""
     conditions: Annotated[list[Condition], Field(max_length=16, json_schema_extra=keyed("type"))] = []
     """Ready sums up the others."""
     findings: Annotated[list[FindingStatus], Field(max_length=20)] = []

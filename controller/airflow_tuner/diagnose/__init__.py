@@ -13,9 +13,13 @@ from airflow_tuner import api
 from airflow_tuner.diagnose import (
     arrival,
     autoscaling,
+    capped,
+    crashes,
+    executors,
     files,
     growth,
     headroom,
+    hogs,
     memory,
     ownership,
     scheduling,
@@ -33,20 +37,28 @@ CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     ownership.targets_not_found,  # is there anything to look at
     sources.metrics_missing,  # can we trust what we see
     sources.airflow_metrics_missing,
+    sources.metrics_unit_suspicious,
     sources.broker_unavailable,
     scheduling.scheduler_down,  # does Airflow run at all
+    crashes.crash_looping,
     memory.out_of_memory,  # who died
+    executors.task_pods_killed,
     memory.evicted,
     waiting.stranded_tasks,  # who died with tasks that others wait for
     scheduling.runaway_tasks,  # what creates more than there should be
     waiting.queue_lag_high,  # who waits
+    capped.dag_concurrency_capped,
+    executors.waiting_for_the_scheduler,
+    executors.waiting_for_a_node,
     waiting.parsing_overloaded,
     files.parse_offenders,
     scheduling.scheduler_slow,  # what is slow before them
     scheduling.import_errors,
     scheduling.triggerer_saturated,
     headroom.concurrency_exceeds_memory,  # who may die next
+    executors.scheduler_exceeds_memory,
     headroom.memory_headroom_low,
+    hogs.task_memory_hog,  # by whose doing
     growth.memory_leak_suspected,
     memory.limits_missing,  # or take others along
     headroom.page_cache_not_demand,  # what only seems so

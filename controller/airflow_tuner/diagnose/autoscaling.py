@@ -30,7 +30,7 @@ def keda_out_of_step(case: Case) -> Iterator[Finding]:
     """KEDA counts with another number of slots than the workers have."""
     for item in case.items:
         workload = item.workload
-        if workload.component != "worker":
+        if workload.component != "worker" or not case.seen.executors.celery:
             continue
         slots = _slots(workload, item.before.concurrency if item.spec.mode is api.Mode.ENFORCE else None)
         for scaler in case.seen.autoscalers_of(workload):

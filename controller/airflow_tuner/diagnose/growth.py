@@ -90,9 +90,9 @@ def _rise(item: decide.Item, pod: Pod, now: datetime) -> _Rise | None:
 def _runs_tasks(item: decide.Item) -> bool:
     """Workers do; where there are none, a scheduler may (LocalExecutor)."""
     components = {workload.component for workload in item.seen.workloads}
-    return item.workload.component == "worker" or (
-        item.workload.component == "scheduler" and "worker" not in components
-    )
+    runs = item.seen.executors
+    in_schedulers = runs.local if runs else "worker" not in components
+    return item.workload.component == "worker" or (item.workload.component == "scheduler" and in_schedulers)
 
 
 def _told(item: decide.Item, rises: list[_Rise], worst: _Rise) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from airflow_tuner import api, concurrency, decide, quantity, steps
+from airflow_tuner import api, concurrency, decide, local, quantity, steps
 from airflow_tuner.diagnose import memory
 from airflow_tuner.diagnose.case import Case
 from airflow_tuner.footprint import NEEDS_MORE, Footprint, footprint
@@ -46,7 +46,7 @@ def concurrency_exceeds_memory(case: Case) -> Iterator[Finding]:
     for item in case.items:
         workload = item.workload
         # What a slot takes differs by Airflow line: where that is not known, nothing is claimed.
-        if workload.component != "worker" or case.seen.line is None:
+        if workload.component != "worker" or case.seen.line is None or not case.seen.executors.celery:
             continue
         pods = [(pod, slots) for pod in _limited(item) if (slots := concurrency.in_force(pod, workload))]
         law = _law(item, pods, case.seen.line)
@@ -184,7 +184,11 @@ def _day(pod: Pod, now: datetime) -> float | None:
 
 
 def _enough(item: decide.Item, held: float, line: str | None) -> int:
-    """The memory that would do: for a day's largest, and for all slots of a worker."""
+    """The memory that would do: for a day's largest, and for all slots of a worker, or tasks of a scheduler."""
+    here = local.slots_of(item.seen) if item.workload.component == "scheduler" else None
+    tasks = local.footprint(item.workload.living, here, item.seen, item.past) if here is not None else None
+    if here is not None and tasks is not None:
+        return max(quantity.rounded(MARGIN * held + steps.PROBE_SPIKE), tasks.need(here))
     slots = [concurrency.in_force(pod, item.workload) for pod in item.workload.living]
     busiest = max((one for one in slots if one), default=0)
     law = _law(item, [(pod, busiest) for pod in item.workload.living], line or NEEDS_MORE) if busiest else None

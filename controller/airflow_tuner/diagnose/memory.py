@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from airflow_tuner import decide, kills
+from airflow_tuner import decide, kills, local
 from airflow_tuner.diagnose.case import Case
 from airflow_tuner.model import Finding, Pod, Severity, Workload
 from airflow_tuner.quantity import readable
@@ -11,6 +11,9 @@ from airflow_tuner.sentence import counted, fitted, listed, short
 
 SHOWN = timedelta(hours=1)
 """How long a kill stays a finding."""
+
+NAMED = 4
+"""Most tasks that one message names."""
 
 
 def out_of_memory(case: Case) -> Iterator[Finding]:
@@ -101,5 +104,28 @@ def _killed(case: Case, workload: Workload) -> Iterator[Finding]:
         kills.well_below(pod, raised) for pod in hit
     )
     reason = "NodeMemoryPressure" if of_node else "OutOfMemory"
-    message = f"{'; '.join(parts)}. {now_at}{advice}"
+    # The node's shortage is no task's doing.
+    ran = "" if of_node else _ran(case, hit)
+    where = local.killed(workload, case.seen, whole=bool(dead))
+    message = f"{'; '.join(parts)}. {ran}{now_at}{advice}{where}"
     yield Finding(reason, Severity.CRITICAL, workload.target, message, min(times, default=now))
+
+
+def _ran(case: Case, hit: list[Pod]) -> str:
+    """Which tasks ran before the last of these kills, as a sentence with a space behind; empty where nobody saw it."""
+    known = [(ran, pod) for pod in hit if (ran := case.seen.ran.get(pod.uid)) is not None]
+    if not known:
+        return ""
+    ran, pod = max(known, key=lambda one: one[0].at)
+    parts = []
+    if ran.tasks:
+        names = [f"{short(name)} ({count})" if count > 1 else short(name) for name, count in ran.tasks.items()]
+        where = f"In {short(pod.name)}" if ran.here else "In its queues, in this or another worker,"
+        several = sum(ran.tasks.values()) > 1
+        parts.append(
+            f"{where} ran within two minutes before, as far as seen: {listed(names, NAMED)}"
+            f"{'; one of them took it, or all together did' if several else ''}. "
+        )
+    if ran.killed:
+        parts.append(f"Airflow counts as ended by SIGKILL meanwhile: {listed(ran.killed, NAMED)}. ")
+    return "".join(parts)

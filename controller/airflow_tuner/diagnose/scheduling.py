@@ -35,11 +35,13 @@ def runaway_tasks(case: Case) -> Iterator[Finding]:
     """One DAG runs many times more tasks than it ever did on the day before."""
     found = runaway.found(case.seen.airflow.tasks)
     if found is not None:
+        celery = case.seen.executors.celery
+        held = " Slots are not raised meanwhile: more workers would only run it faster." if celery else ""
         yield Finding(
             "RunawayTasks",
             Severity.WARNING,
             f"dag/{short(found.dag)}",
-            f"{found.told} Slots are not raised meanwhile: more workers would only run it faster. Not meant: pause the "
+            f"{found.told}{held} Not meant: pause the "
             "DAG, and look at what triggers or maps it. Meant, such as a backfill: set more slots in your values.",
             case.seen.at,
         )
@@ -99,7 +101,7 @@ def scheduler_slow(case: Case) -> Iterator[Finding]:
     seen = case.seen
     schedulers = [item for item in seen.workloads if item.component == "scheduler"]
     pods = [pod for item in schedulers for pod in item.living if pod.running is not None]
-    if seen.airflow.tasks is None or not pods or not all(pod.usage.cpu for pod in pods):
+    if seen.airflow.tasks is None or not pods or not all(pod.usage.cpu and not pod.usage.momentary for pod in pods):
         # Without its CPU neither can be told from the other.
         return
     short_of = lag.scheduler_short(schedulers)

@@ -47,10 +47,10 @@ def grace_period_too_short(case: Case) -> Iterator[Finding]:
     """Workers are killed before their longest tasks have ended, whenever their pods are replaced."""
     workers = [workload for workload in case.seen.workloads if workload.component == "worker"]
     for workload in case.covered():
-        if workload.component != "worker":
+        if workload.component != "worker" or not case.seen.executors.celery:
             continue
-        # Of several groups of workers it is not known whose the tasks are that ended.
-        tasks = case.seen.airflow.tasks if len(workers) == 1 else None
+        # Of several groups of workers, or several executors, it is not known whose the tasks are that ended.
+        tasks = case.seen.airflow.tasks if len(workers) == 1 and not case.seen.executors.several else None
         longest = lag.longest(tasks, workload.living)
         if longest is None or longest <= workload.grace:
             continue

@@ -4,6 +4,10 @@ from collections.abc import Iterator
 
 from airflow_tuner.diagnose.case import Case
 from airflow_tuner.model import Finding, MetricsState, Severity
+from airflow_tuner.telemetry import SECONDS_SENT_AS_MILLISECONDS
+
+CORRECTED = {"3": f"{SECONDS_SENT_AS_MILLISECONDS:.0f} times on Airflow 3"}
+"""What is known to be wrong of the seconds of a parse, by Airflow line."""
 
 
 def metrics_missing(case: Case) -> Iterator[Finding]:
@@ -43,5 +47,20 @@ def broker_unavailable(case: Case) -> Iterator[Finding]:
             Severity.WARNING,
             "policy",
             f"{case.seen.broker} Until then, workers' slots change only at their next creation; memory is tuned.",
+            case.seen.at,
+        )
+
+
+def metrics_unit_suspicious(case: Case) -> Iterator[Finding]:
+    """Two numbers of Airflow's contradict each other by far: one of them is in another unit than it says."""
+    if doubt := case.seen.airflow.doubt:
+        yield Finding(
+            "MetricsUnitSuspicious",
+            Severity.WARNING,
+            "dag-processor",
+            f"{doubt} One of them is in another unit than the operator takes it for, most likely the seconds, which it "
+            f"takes {CORRECTED.get(case.seen.line or '', 'as they are')}. Neither is believed: parsing is left alone, "
+            "and no slow files are named. Check spec.airflow.version and your StatsD mapping, and look for a newer "
+            "operator.",
             case.seen.at,
         )
