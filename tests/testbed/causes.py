@@ -62,6 +62,13 @@ def values(slots: int = demo.SLOTS, limit: int = LIMIT, **core: object) -> dict[
     return {**demo.values(limit), "config": {section: keys for section, keys in config.items() if keys}}
 
 
+def local(parallelism: int) -> dict[str, Any]:
+    """The same of an Airflow whose scheduler runs the tasks."""
+    resources = {"requests": {"memory": "512Mi"}, "limits": {"memory": "1200Mi"}}
+    plain = values(executor="LocalExecutor", parallelism=parallelism)
+    return {**plain, "workers": {"celery": {"enableDefault": False}}, "scheduler": {"resources": resources}}
+
+
 def few_slots(real: RealAirflow) -> TakesAway:
     """60 tasks of 10 s for two slots."""
     return _run(real, DAG, count=60, seconds=10)
@@ -157,6 +164,12 @@ def tight_limit(real: RealAirflow) -> TakesAway:
     return lambda: resize(real, "worker", memory=f"{LIMIT}Mi")
 
 
+def tight_scheduler(real: RealAirflow) -> TakesAway:
+    """A limit that does not carry the tasks that the scheduler may run."""
+    resize(real, "scheduler", memory="450Mi")
+    return lambda: resize(real, "scheduler", memory="1200Mi")
+
+
 def large_task(real: RealAirflow) -> TakesAway:
     """A task that takes the worker to nine tenths of its limit and more."""
     (held,) = real.prometheus.query('max(container_memory_rss{namespace="airflow",container="worker"})')
@@ -239,11 +252,22 @@ UNFIT = (
     ),
 )
 
+LOCAL = (
+    Cause("60 tasks of 10 s, LocalExecutor of four", "QueueLagHigh/ParallelismCapped", few_slots),
+    Cause(
+        "a limit that does not carry the tasks, LocalExecutor",
+        "ConcurrencyExceedsMemory",
+        tight_scheduler,
+        frozenset({"MemoryHeadroomLow"}),
+    ),
+)
+
 RIGS: Mapping[str, tuple[dict[str, Any], tuple[Cause, ...]]] = {
     "two slots": (values(), USUAL),
     "parallelism 4, eight slots": (values(8, 2000, parallelism=4), CAPPED),
     "parallelism 4, two slots": (values(parallelism=2 * demo.SLOTS), DIED),
     "16 slots, 900 MiB": (values(16, 900), UNFIT),
+    "LocalExecutor, parallelism 4": (local(4), LOCAL),
 }
 """Values of the Airflow chart, and what is brought about there."""
 
