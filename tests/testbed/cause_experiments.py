@@ -25,6 +25,8 @@ HEALTHY_SECONDS = 150.0
 TIMES = int(os.environ.get("TIMES", "3"))
 CHOSEN = tuple(os.environ.get("CAUSES", "").split(","))
 """Words of the findings that are wanted; empty: all."""
+ON = os.environ.get("ON", "")
+"""A word of the rigs that are wanted; empty: all."""
 HEALTHY = "none: an ordinary load"
 
 MODE: dict[str, Any] = {"mode": "Recommend"}
@@ -68,7 +70,7 @@ def causes() -> str:
     for line in LINES:
         for rig, (values, of_rig) in RIGS.items():
             wanted = [cause for cause in of_rig if any(word in cause.wanted for word in CHOSEN)]
-            if wanted:
+            if wanted and ON in rig:
                 say(f"{line.version}, {rig}")
                 _rig(line, values, wanted, rows)
     return _page(rows)

@@ -1,7 +1,7 @@
 """Runs of deferred tasks: each of them takes a place of the triggerer's capacity and no slot."""
 
 # Airflow lives in an environment of its own, so its types are unknown here.
-# mypy: disable-error-code="import-not-found,misc"
+# mypy: disable-error-code="import-not-found,misc,untyped-decorator"
 
 from datetime import timedelta
 from typing import Any
