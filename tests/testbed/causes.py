@@ -17,6 +17,8 @@ DAG, SMALL, WAITS, FILES = "short_tasks", "short_tasks_small_pool", "long_waits"
 LIMIT = 1000
 """MiB of the usual worker's limit."""
 MEBIBYTE = 2**20
+FOUR = 4
+"""A core.parallelism that one worker can use up."""
 A_TASK = 40
 """MiB that a task takes which holds nothing, in a worker that has run some."""
 LONG = frozenset({"GracePeriodTooShort"})
@@ -190,7 +192,7 @@ def too_large_task(real: RealAirflow) -> TakesAway:
 def killed_worker(real: RealAirflow) -> TakesAway:
     """SIGKILL to every process of a worker that all of core.parallelism was handed to, while more tasks come."""
     end = _run(real, DAG, count=80, seconds=30)
-    real.airflow.wait_until(lambda: _handed_out(real) >= 2 * demo.SLOTS, "the executor to be full", 90)
+    real.airflow.wait_until(lambda: _running(real) >= FOUR, "the executor to be full", 90)
     for pid in _processes(real, "worker"):
         os.kill(pid, signal.SIGKILL)
     return end
@@ -264,10 +266,10 @@ LOCAL = (
 
 RIGS: Mapping[str, tuple[dict[str, Any], tuple[Cause, ...]]] = {
     "two slots": (values(), USUAL),
-    "parallelism 4, eight slots": (values(8, 2000, parallelism=4), CAPPED),
-    "parallelism 4, two slots": (values(parallelism=2 * demo.SLOTS), DIED),
+    "parallelism 4, eight slots": (values(8, 2000, parallelism=FOUR), CAPPED),
+    "parallelism 4, four slots": (values(FOUR, 1500, parallelism=FOUR), DIED),
     "16 slots, 900 MiB": (values(16, 900), UNFIT),
-    "LocalExecutor, parallelism 4": (local(4), LOCAL),
+    "LocalExecutor, parallelism 4": (local(FOUR), LOCAL),
 }
 """Values of the Airflow chart, and what is brought about there."""
 
@@ -299,8 +301,8 @@ def _processes(real: RealAirflow, component: str) -> tuple[int, ...]:
     return cgroups.processes(pod["status"]["containerStatuses"][0]["containerID"])
 
 
-def _handed_out(real: RealAirflow) -> int:
-    rows = real.services.postgresql.query("select count(*) from task_instance where state in ('queued', 'running')")
+def _running(real: RealAirflow) -> int:
+    rows = real.services.postgresql.query("select count(*) from task_instance where state = 'running'")
     return int(rows[0][0])
 
 
