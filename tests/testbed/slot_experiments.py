@@ -90,7 +90,7 @@ def settle(real: RealAirflow) -> None:
 
     def known() -> bool:
         told = {item["type"]: item["status"] for item in real.policy_status().get("conditions", [])}
-        return told.get("AirflowMetricsAvailable") == "True" and told.get("BrokerAvailable") == "True"
+        return told.get("AirflowMetricsAvailable") == "True" and told.get("BrokerAvailable", "True") == "True"
 
     real.airflow.wait_until(known, "the operator to know Airflow", 120)
 
