@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 
 from airflow_tuner import api, inventory, parsing, prometheus, signals, telemetry
@@ -26,6 +26,22 @@ SAMPLES = tuple(field.name for field in fields(Usage))
 """The signals about one container: each has the name of what it becomes."""
 
 _ID = re.compile(r"([0-9a-f]{12,})(?:\.scope)?$")
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What the metrics source and the workers answered."""
+
+    values: Values
+    """By the names of the signals and of their parts."""
+    problem: str = ""
+    """What is wrong with the answers about containers."""
+    airflow_problem: str = ""
+    """What is wrong with any about Airflow."""
+    slots: Mapping[str, Slots] = field(default_factory=dict)
+    """What the Celery workers say of themselves, by pod."""
+    broker: str | None = None
+    """What is wrong with the broker; `None`: it is not asked."""
 
 
 async def observe(
@@ -59,19 +75,31 @@ async def observe(
         _asked(source, spec, namespace, parsing.rounds(spec, seen, line), PATIENCE if urgent else None),
         _slots(brokers, spec, namespace, seen),
     )
-    values, problem, airflow_problem = asked
+    return observed(spec, seen, line, Heard(*asked, slots, broker), now)
+
+
+def observed(
+    spec: api.Spec, workloads: tuple[Workload, ...], line: str | None, heard: Heard, now: datetime
+) -> Observation:
+    """What the API server has, joined with what was heard. Pure."""
     limit = timedelta(seconds=spec.metrics.stale_after_seconds)
     tunes = spec.tunes_slots or spec.tunes_parsing
     return Observation(
         at=now,
-        workloads=tuple(_joined(workload, values, slots, now, limit) for workload in seen),
-        metrics=_trust(seen, values, problem, now, limit),
+        workloads=tuple(_joined(workload, heard.values, heard.slots, now, limit) for workload in workloads),
+        metrics=_trust(workloads, heard.values, heard.problem, now, limit),
         line=line,
-        airflow=telemetry.read(values, line)
-        if tunes and not airflow_problem
-        else telemetry.Airflow(problem=airflow_problem),
-        broker=broker,
+        airflow=telemetry.read(heard.values, line)
+        if tunes and not heard.airflow_problem
+        else telemetry.Airflow(problem=heard.airflow_problem),
+        broker=heard.broker,
     )
+
+
+def wanted(spec: api.Spec) -> tuple[Signal, ...]:
+    """What a look asks the metrics source for."""
+    tunes = spec.tunes_slots or spec.tunes_parsing
+    return (*signals.MEMORY, signals.GROWTH, *((signals.CONTAINERS + signals.AIRFLOW) if tunes else ()))
 
 
 async def _refused(cluster: Cluster, namespace: str, workloads: tuple[Workload, ...]) -> tuple[Workload, ...]:
@@ -109,17 +137,15 @@ async def _asked(
     if source is None:
         told = f"The metrics source {spec.metrics.source} is not one of the operator's (chart value metrics.sources)."
         return {}, told, told
-    tunes = spec.tunes_slots or spec.tunes_parsing
-    wanted: tuple[Signal, ...] = (*signals.MEMORY, signals.GROWTH)
-    wanted += (signals.CONTAINERS + signals.AIRFLOW) if tunes else ()
+    asked = wanted(spec)
     try:
         scope = prometheus.scope(spec.metrics, namespace, rounds)
     except TunerError as error:
         return {}, str(error), str(error)
-    answers = await asyncio.gather(*(source.ask(signal, scope, patience) for signal in wanted), return_exceptions=True)
+    answers = await asyncio.gather(*(source.ask(signal, scope, patience) for signal in asked), return_exceptions=True)
     values: dict[str, tuple[Series, ...]] = {}
     problem = airflow_problem = ""
-    for signal, answer in zip(wanted, answers, strict=True):
+    for signal, answer in zip(asked, answers, strict=True):
         if isinstance(answer, TunerError):
             # One of CONTAINERS may be refused by itself (duplicate series in a join), and so may what reads very many
             # samples: then that one alone is absent.
