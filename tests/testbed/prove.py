@@ -11,6 +11,7 @@ from testbed import (
     experiments,
     fault_experiments,
     helm_experiments,
+    model_experiments,
     recovery_experiments,
     scale_experiments,
     slot_experiments,
@@ -32,6 +33,7 @@ CASES: dict[str, Callable[[], str]] = {
     "deaths": recovery_experiments.all_deaths,
     "faults": fault_experiments.faults,
     "causes": cause_experiments.causes,
+    "confusion-model": model_experiments.confusion_model,
     "helm-upgrades": helm_experiments.upgrades,
 }
 

@@ -1,0 +1,351 @@
+"""What `make prove CASE=confusion-model` measures: causes and healthy days in a modelled Airflow, and what is found.
+
+The core is the real one and asks a real Prometheus. The seeds of the report derive from the code that decides.
+"""
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import airflow_tuner
+from testbed.model_causes import CAUSES, PAIRS, Case, alone, matches, together
+from testbed.model_days import lived
+from testbed.model_judge import Look, asked, judged, named
+from testbed.model_world import DAY, START
+from testbed.processes import Area
+from testbed.programs import build
+from testbed.telling import say
+
+DECIDING = ("lag", "stranded", "runaway", "signals", "telemetry", "kills", "footprint", "concurrency", "parsing")
+SEEDS = 5
+"""Of each cause, weak and plain."""
+
+AIRFLOWS, DAYS = 10, 10.0
+"""Healthy ones, and days of each."""
+
+AT_ONCE = 4
+"""Cases of which one Prometheus knows."""
+
+PROCESSES = 2
+SETTLED = 60.0
+"""Seconds after a cause in which the load that goes with it may still be all that is seen."""
+
+
+def frozen() -> str:
+    """The hash of the code that decides."""
+    package = Path(airflow_tuner.__file__).parent
+    files = [*sorted((package / "diagnose").glob("*.py")), *(package / f"{name}.py" for name in DECIDING)]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def seeds(number: int) -> list[int]:
+    """The seeds of the report: nobody can have tuned anything to them, as any change makes others."""
+    return [int(hashlib.sha256(f"{frozen()} {one}".encode()).hexdigest()[:8], 16) for one in range(number)]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one case. Times are seconds after the cause."""
+
+    case: str
+    plain: bool
+    found: tuple[float | None, ...]
+    """When each finding that should be there came."""
+    first: tuple[bool, ...]
+    """Whether each was the worst that was told then, or the first of its severity."""
+    false: Mapping[str, int]
+    """Findings that follow from none of the causes, with the looks that had them."""
+    before: Mapping[str, int]
+    """Findings before the cause, with the looks that had them."""
+    follows: tuple[str, ...]
+    """Other findings, that were accepted beforehand."""
+    forbidden: tuple[float, ...]
+    """For how long what would do harm was said: before the finding that forbids it, and beside it."""
+
+
+def outcome(case: Case, looks: Sequence[Look]) -> Outcome:
+    """What came of a case."""
+    begin = START + case.history
+    after = [look for look in looks if look.at >= begin]
+    found: list[float | None] = []
+    first = []
+    for wanted in case.wanted:
+        look = next((one for one in after if any(matches(name, wanted) for name in one.names)), None)
+        found.append(None if look is None else look.at - begin)
+        first.append(look is not None and _leads(look, wanted, case.wanted))
+    names = Counter(name for look in after for name in look.names)
+    false = {name: count for name, count in names.items() if not matches(name, case.follows)}
+    before = Counter(name for look in looks if look.at < begin for name in look.names)
+    wanted_all = tuple(pattern for wanted in case.wanted for pattern in wanted)
+    follows = {name for name in names if matches(name, case.follows) and not matches(name, wanted_all)}
+    return Outcome(
+        case.name,
+        case.plain,
+        tuple(found),
+        tuple(first),
+        false,
+        before,
+        tuple(sorted(follows)),
+        _harmful(case, after, found[0], begin),
+    )
+
+
+def _leads(look: Look, wanted: tuple[str, ...], all_wanted: Sequence[tuple[str, ...]]) -> bool:
+    """Whether the finding is the first of its severity, but for those of the other cause."""
+    others = tuple(pattern for one in all_wanted if one != wanted for pattern in one)
+    own = next(finding for finding in look.findings if matches(named(finding), wanted))
+    ahead = [one for one in look.findings if one.severity is own.severity and not matches(named(one), others)]
+    return matches(named(ahead[0]), wanted)
+
+
+def _harmful(case: Case, after: Sequence[Look], found: float | None, begin: float) -> tuple[float, ...]:
+    """Looks, as seconds of 30 each."""
+    told = [look for look in after if any(matches(name, case.forbidden) for name in look.names)]
+    until = float("inf") if found is None else found
+    beside = [look for look in told if any(matches(name, case.wanted[0]) for name in look.names)]
+    return (30.0 * sum(look.at - begin < until for look in told), 30.0 * len(beside))
+
+
+def play(cases: Sequence[Case]) -> list[Outcome]:
+    """Play some cases, and have them judged by one Prometheus."""
+    area = Area("confusion")
+    try:
+        worlds = [case.played(asked) for case in cases]
+        looks = judged(area, worlds)
+        return [outcome(case, looks[world.name]) for case, world in zip(cases, worlds, strict=True)]
+    finally:
+        area.clean()
+
+
+@dataclass(frozen=True, slots=True)
+class Lived:
+    """What was found in a healthy Airflow."""
+
+    number: int
+    what: str
+    looks: int
+    episodes: Mapping[str, int]
+    """Findings, with how many times each began."""
+    severities: Mapping[str, str]
+    examples: Mapping[str, str]
+
+
+def live(number: int, seed: int, days: float) -> Lived:
+    """Let a healthy Airflow live, and look at it."""
+    area = Area("confusion")
+    try:
+        world = lived(f"healthy-{number}", seed, number, days, asked)
+        looks = judged(area, [world])[world.name]
+    finally:
+        area.clean()
+    episodes: Counter[str] = Counter()
+    severities: dict[str, str] = {}
+    examples: dict[str, str] = {}
+    last: set[str] = set()
+    for look in looks:
+        for finding in look.findings:
+            name = named(finding)
+            if name not in last:
+                episodes[name] += 1
+                severities[name] = finding.severity.value
+                examples.setdefault(name, f"day {(look.at - START) / DAY:.2f}: {finding.message}")
+        last = {*look.names}
+    workers = f"{world.workers} x {world.slots} slots"
+    asks = "workers answer" if world.broker else "workers are not asked"
+    return Lived(number, f"Airflow {world.line}, {workers}, {asks}", len(looks), episodes, severities, examples)
+
+
+def all_cases(given: Sequence[int]) -> list[Case]:
+    """Each cause alone, weak and plain, with each seed, and all pairs with one each."""
+    cases = [
+        alone(one, seed, number, plain=plain)
+        for number, seed in enumerate(given)
+        for plain in (False, True)
+        for one in CAUSES
+    ]
+    return cases + [together(pair, given[number % len(given)], number) for number, pair in enumerate(PAIRS)]
+
+
+def confusion_model() -> str:
+    """Causes and healthy days of a modelled Airflow, judged by the real core and a real Prometheus: what was found."""
+    build(("prometheus", "promtool"))
+    given = seeds(max(SEEDS, AIRFLOWS))
+    cases = all_cases(given[:SEEDS])
+    # The long ones first, so that no process waits for another at the end.
+    cases.sort(key=lambda case: -(case.history + max(one.lasts for one in case.causes)))
+    days = float(os.environ.get("DAYS", DAYS))
+    with ProcessPoolExecutor(PROCESSES) as pool:
+        lives = [pool.submit(live, number, given[number], days) for number in range(AIRFLOWS)]
+        parts = [cases[number : number + AT_ONCE] for number in range(0, len(cases), AT_ONCE)]
+        played = [pool.submit(play, part) for part in parts]
+        outcomes: list[Outcome] = []
+        for number, one in enumerate(played, 1):
+            outcomes += one.result()
+            say(f"{number} of {len(played)} parts of the cases are judged")
+        healthy = []
+        for future in lives:
+            healthy.append(future.result())
+            say(
+                f"Airflow {healthy[-1].number} has lived {days:g} days: {dict(healthy[-1].episodes) or 'nothing found'}"
+            )
+    return page(outcomes, healthy, days)
+
+
+def page(outcomes: Sequence[Outcome], healthy: Sequence[Lived], days: float) -> str:
+    """The page of evidence."""
+    single = [one for one in outcomes if " + " not in one.case]
+    pairs = [one for one in outcomes if " + " in one.case]
+    told = [
+        f"Code that decides: sha256 `{frozen()}`\n(`diagnose/*.py` and {', '.join(DECIDING)}). The seeds are drawn "
+        "from that hash.",
+        HOW,
+        "## Causes alone\n",
+        _causes(single),
+        "\n## What was taken to follow\n",
+        FOLLOWS,
+        _follows(),
+        "\n## Two causes at once\n",
+        _pairs(pairs),
+        "\n## By finding\n",
+        _findings(outcomes, healthy),
+        f"\n## Healthy days\n\n{_healthy(healthy, days)}",
+    ]
+    return "\n".join(told)
+
+
+HOW = """
+The Airflow is the fleet model (docs/virtual.md), everything else is real: what cAdvisor and Airflow's exporter would
+have shown every 30 s became the past of a real Prometheus, which answered the core's own questions at moments of that
+past, and the API server's objects of the model were read by the core's own inventory. The status went from look to
+look, in mode Recommend, with averages of 300 s. Causes: looks every 30 s (leaks: ten minutes); healthy days: every ten
+minutes. Airflow 3 and 2, with and without the workers' own answers, take turns. Not played: a scrape that fails marks
+Airflow's series as ended at once, and a past given to Prometheus cannot hold such marks; nor clocks that differ,
+several nodes, several schedulers, several groups of workers, or KEDA.
+"""
+
+FOLLOWS = "Decided before the seeds were drawn; everything else that came after a cause counts as false.\n"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part} of {whole}"
+
+
+def _times(times: Iterable[float | None]) -> str:
+    known = sorted(one for one in times if one is not None)
+    if not known:
+        return ""
+    if known[-1] > 7200:
+        return f"{median(known) / 3600:.0f} h, {known[-1] / 3600:.0f} h"
+    return f"{median(known):.0f}, {known[-1]:.0f}"
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} ({count})" for name, count in sorted(counts.items())) or "none"
+
+
+def _added(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for one in counts:
+        total.update(one)
+    return total
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _causes(outcomes: Sequence[Outcome]) -> str:
+    rows = []
+    for one in CAUSES:
+        for plain, how in ((False, one.weak), (True, one.plain)):
+            of = [item for item in outcomes if (item.case, item.plain) == (one.name, plain)]
+            if not of:
+                continue
+            rows.append(
+                (
+                    one.name,
+                    how,
+                    " or ".join(one.wanted),
+                    _share(sum(item.found[0] is not None for item in of), len(of)),
+                    _share(sum(item.first[0] for item in of), len(of)),
+                    _times(item.found[0] for item in of),
+                    _listed(_added(item.false for item in of)),
+                    _listed(_added(item.before for item in of)),
+                )
+            )
+    right = sum(item.first[0] for item in outcomes)
+    share = f"Right cause first: {right} of {len(outcomes)} ({right / max(1, len(outcomes)):.1%}).\n\n"
+    first = (
+        "found: seconds to it, median and most. false, before: findings that follow from nothing, with their looks.\n\n"
+    )
+    head = ("cause", "how", "right finding", "found", "first", "seconds", "false after it", "found before it")
+    return share + first + _table(head, rows)
+
+
+def _follows() -> str:
+    rows = [(one.name, ", ".join(one.follows) or "nothing") for one in CAUSES]
+    return _table(("cause", "may follow"), rows)
+
+
+def _pairs(outcomes: Sequence[Outcome]) -> str:
+    rows = []
+    by_name = {f"{pair.first} + {pair.second}": pair for pair in PAIRS}
+    for one in outcomes:
+        pair = by_name[one.case]
+        found = ", ".join("missed" if at is None else f"{at:.0f} s" for at in one.found)
+        harmful = ""
+        if pair.forbidden:
+            told, later = one.forbidden
+            harmful = f"{', '.join(pair.forbidden)} ({pair.why}): {told:.0f} s before, {later:.0f} s beside"
+        named_ones = [getattr(pair, which) for which in pair.wanted]
+        rows.append((one.case, ", ".join(named_ones), found, harmful, _listed(one.false)))
+    head = ("causes", "must be named", "after", "what would do harm, and for how long it was said", "false")
+    return _table(head, rows)
+
+
+def _findings(outcomes: Sequence[Outcome], healthy: Sequence[Lived]) -> str:
+    """By finding: how often it should have come and did, and how often it came for nothing."""
+    should: Counter[str] = Counter()
+    came: Counter[str] = Counter()
+    wrong: defaultdict[str, int] = defaultdict(int)
+    by_case: dict[str, tuple[str, ...]] = {one.name: tuple(one.wanted) for one in CAUSES}
+    for one in outcomes:
+        parts = one.case.split(" + ")
+        if len(parts) == 1:
+            reason = by_case[one.case][0].split(" ")[0]
+            should[reason] += 1
+            came[reason] += one.found[0] is not None
+        for name in {**one.false, **one.before}:
+            wrong[name.split(" ")[0]] += 1
+    days: Counter[str] = Counter()
+    for lived_one in healthy:
+        for name, count in lived_one.episodes.items():
+            days[name.split(" ")[0]] += count
+    rows = [
+        (name, _share(came[name], should[name]) if should[name] else "", str(wrong[name]), str(days[name]))
+        for name in sorted({*should, *wrong, *days})
+    ]
+    return _table(("finding", "came where it should (alone)", "worlds in which it was false", "on healthy days"), rows)
+
+
+def _healthy(healthy: Sequence[Lived], days: float) -> str:
+    total = _added(one.episodes for one in healthy)
+    rows = [(str(one.number), one.what, str(one.looks), _listed(one.episodes)) for one in healthy]
+    examples = {name: text for one in healthy for name, text in one.examples.items()}
+    told = "".join(f"\n{name}, {text}\n" for name, text in sorted(examples.items()))
+    looks = sum(one.looks for one in healthy)
+    return (
+        f"{len(healthy)} Airflows x {days:g} days, {looks} looks: {sum(total.values())} findings "
+        "(each counted when it begins). A load with its days and weeks, a weekly batch that keeps the objective, "
+        "deploys, drained pods, probes, page cache that grows, failed tasks, and scrapes that fail.\n\n"
+        f"{_table(('Airflow', 'what', 'looks', 'findings'), rows)}\n{told}"
+    )
