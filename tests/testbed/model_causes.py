@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
+from testbed.model_days import load
 from testbed.model_pods import MEBIBYTE
 from testbed.model_world import HOUR, Act, World, ordinary
 
@@ -165,6 +166,12 @@ def leaking(component: str, world: World, *, plain: bool) -> None:
     held = world.fleet.reading(pod.name).rss / MEBIBYTE
     weeks = 0.5 if plain else 1.0
     world.fleet.leak(component, (pod.shape.limit - held) / (weeks * 7 * 24))
+
+
+def days(world: World, *, plain: bool) -> None:
+    """A load with days and nights."""
+    del plain
+    load(world, world.rng)
 
 
 def cached(world: World, *, plain: bool) -> None:
@@ -335,6 +342,7 @@ CAUSES = (
         ("MemoryLeakSuspected scheduler",),
         partial(leaking, "scheduler"),
         ("MemoryHeadroomLow scheduler", "OutOfMemory scheduler"),
+        before=days,
         lasts=38 * HOUR,
         look=600.0,
     ),
@@ -345,6 +353,7 @@ CAUSES = (
         ("MemoryLeakSuspected worker",),
         partial(leaking, "worker"),
         (*TIGHT, *KILLED),
+        before=days,
         lasts=38 * HOUR,
         look=600.0,
     ),

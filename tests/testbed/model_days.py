@@ -7,8 +7,11 @@ from typing import Any
 
 from testbed.model_world import DAY, HOUR, Act, World
 
-LOOK = 600.0
-"""Seconds between two looks."""
+LOOK = 390.0
+"""Seconds between two looks: at any time within what comes every five minutes, or every hour."""
+
+JITTER = 30.0
+"""Seconds by which runs come late, so that none keeps step with scrapes and looks."""
 
 GRACE = 900.0
 """Seconds after the beginning for which nothing is looked at: everything starts at once then."""
@@ -25,11 +28,11 @@ def office(at: float) -> float:
 def day_to_day(world: World) -> None:
     """An ordinary load with its days and weeks, deploys, drained nodes, failed tasks, and scrapes that fail."""
     rng = random.Random(world.seed * 104729)  # noqa: S311 - a model, not a secret
-    _load(world, rng)
+    load(world, rng)
     _changes(world, rng)
 
 
-def _load(world: World, rng: random.Random) -> None:
+def load(world: World, rng: random.Random) -> None:
     """DAGs of many sizes. The largest, once a week, fills the slots, and the last of it waits less than 30 s."""
 
     def some(dag: str, count: float, seconds: float, *, always: bool = False, **job: Any) -> Act:  # noqa: ANN401 - any field of a job
@@ -40,27 +43,31 @@ def _load(world: World, rng: random.Random) -> None:
 
         return act
 
-    world.every(60, some("each_minute", 1, 5, always=True), rng.uniform(0, 60))
-    world.every(300, some("each_five_minutes", 4, 12, mebibytes=20, memory_spread=0.5), rng.uniform(0, 300))
+    def comes(seconds: float, act: Act, first: float) -> None:
+        world.every(seconds, act, first, JITTER)
+
+    comes(60, some("each_minute", 1, 5, always=True), rng.uniform(0, 60))
+    comes(300, some("each_five_minutes", 4, 12, mebibytes=20, memory_spread=0.5), rng.uniform(0, 300))
     for number in range(3):
         size = rng.uniform(20, 80)
         hourly = some(f"hourly_{number}", rng.uniform(3, 6), rng.uniform(20, 90), mebibytes=size, cpu=rng.random() / 3)
-        world.every(HOUR, hourly, rng.uniform(0, HOUR))
-    reads = some("reports", 2, 120, reads=200, mebibytes=60, always=True)
-    world.every(6 * HOUR, reads, rng.uniform(0, 6 * HOUR))
+        comes(HOUR, hourly, rng.uniform(0, HOUR))
+    comes(6 * HOUR, some("reports", 2, 120, reads=200, mebibytes=60, always=True), rng.uniform(0, 6 * HOUR))
     slots = world.slots * world.workers
+    # What begins at the full hour: more than there are slots, and short.
+    comes(HOUR, some("full_hour", slots * 1.2, 8), 0)
     nightly = some("nightly", slots * 0.8, 40, always=True, mebibytes=50, memory_spread=0.8, cpu=0.3)
-    world.every(DAY, nightly, rng.uniform(1, 4) * HOUR)
+    comes(DAY, nightly, rng.uniform(1, 4) * HOUR)
     for part in range(12):
         # 20 short tasks every five minutes of an hour, and once a week four times as many.
-        world.every(DAY, some("steps", 20, 2, always=True), 5 * HOUR + 300 * part)
-        world.every(7 * DAY, some("steps", 60, 2, always=True), 2 * DAY + 5 * HOUR + 300 * part + 20)
+        comes(DAY, some("steps", 20, 2, always=True), 5 * HOUR + 300 * part)
+        comes(7 * DAY, some("steps", 60, 2, always=True), 2 * DAY + 5 * HOUR + 300 * part + 20)
     weekly = some("weekly", slots * 1.4, 15, always=True, seconds_spread=0.1, mebibytes=40, fails=0.0)
-    world.every(7 * DAY, weekly, 5 * DAY + rng.uniform(2, 5) * HOUR)
+    comes(7 * DAY, weekly, 5 * DAY + rng.uniform(2, 5) * HOUR)
 
 
 def _changes(world: World, rng: random.Random) -> None:
-    """Deploys of all components every three days, a drained pod every day, and scrapes that fail now and then."""
+    """Deploys, drained pods, other DAG files, an exporter that begins again, and failed scrapes."""
 
     def deploy(world: World) -> None:
         for component in world.shapes:
@@ -77,14 +84,17 @@ def _changes(world: World, rng: random.Random) -> None:
     def file(world: World) -> None:
         world.fleet.files(rng.randint(1, 6), rng.uniform(0.05, 0.3), "new")
 
-    every: tuple[tuple[float, Callable[[World], None]], ...] = ((3 * DAY, deploy), (DAY, drain), (DAY, file))
+    def exporter(world: World) -> None:
+        world.fleet.restart_exporter()
+
+    every: tuple[tuple[float, Act], ...] = ((3 * DAY, deploy), (DAY, drain), (DAY, file), (4 * DAY, exporter))
     for seconds, act in every:
         world.every(seconds, act, rng.uniform(0.3, 0.9) * min(seconds, DAY))
     for _ in range(4):
         world.every(DAY, gap, rng.uniform(0, DAY))
 
 
-def lived(name: str, seed: int, number: int, days: float, wanted: Callable[[str], bool]) -> World:
+def lived(name: str, seed: int, number: int, days: float, wanted: Callable[[str], bool], look: float = LOOK) -> World:
     """An Airflow that has lived so many days. Its size, line and kind of workers go by its number."""
     line, broker = ("2" if number % 3 == 2 else "3"), number % 2 == 0
     slots, workers = ((8, 2), (16, 1), (4, 3), (8, 3))[number % 4]
@@ -101,5 +111,5 @@ def lived(name: str, seed: int, number: int, days: float, wanted: Callable[[str]
     )
     day_to_day(world)
     world.run(GRACE)
-    world.run(days * DAY - GRACE, LOOK)
+    world.run(days * DAY - GRACE, look)
     return world

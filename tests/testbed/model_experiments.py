@@ -5,14 +5,18 @@ The core is the real one and asks a real Prometheus. The seeds of the report der
 
 import hashlib
 import os
+import pickle
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import airflow_tuner
+from testbed.cache import cache_folder
 from testbed.model_causes import CAUSES, PAIRS, Case, alone, matches, together
 from testbed.model_days import lived
 from testbed.model_judge import Look, asked, judged, named
@@ -32,8 +36,6 @@ AT_ONCE = 4
 """Cases of which one Prometheus knows."""
 
 PROCESSES = 2
-SETTLED = 60.0
-"""Seconds after a cause in which the load that goes with it may still be all that is seen."""
 
 
 def frozen() -> str:
@@ -44,6 +46,13 @@ def frozen() -> str:
     for file in files:
         digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+def _played() -> str:
+    """The hash of the model, and of what is played with it."""
+    fleet = sorted((Path(airflow_tuner.__file__).parent / "fleet").glob("*.py"))
+    worlds = [Path(__file__).with_name(f"model_{name}.py") for name in ("pods", "world", "causes", "days", "judge")]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in (*fleet, *worlds))).hexdigest()
 
 
 def seeds(number: int) -> list[int]:
@@ -175,17 +184,25 @@ def all_cases(given: Sequence[int]) -> list[Case]:
 
 
 def confusion_model() -> str:
-    """Causes and healthy days of a modelled Airflow, judged by the real core and a real Prometheus: what was found."""
+    """Causes and healthy days of a modelled Airflow, judged by the real core and a real Prometheus: what was found.
+
+    What is done is kept: where it was stopped, the same code goes on. AIRFLOWS, DAYS: fewer healthy days.
+    """
     build(("prometheus", "promtool"))
+    airflows, days = int(os.environ.get("AIRFLOWS", AIRFLOWS)), float(os.environ.get("DAYS", DAYS))
     given = seeds(max(SEEDS, AIRFLOWS))
     cases = all_cases(given[:SEEDS])
     # The long ones first, so that no process waits for another at the end.
     cases.sort(key=lambda case: -(case.history + max(one.lasts for one in case.causes)))
-    days = float(os.environ.get("DAYS", DAYS))
+    parts = [cases[number : number + AT_ONCE] for number in range(0, len(cases), AT_ONCE)]
+    kept = cache_folder() / "confusion" / f"{frozen()[:16]}-{_played()[:16]}"
+    kept.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(PROCESSES) as pool:
-        lives = [pool.submit(live, number, given[number], days) for number in range(AIRFLOWS)]
-        parts = [cases[number : number + AT_ONCE] for number in range(0, len(cases), AT_ONCE)]
-        played = [pool.submit(play, part) for part in parts]
+        played = [pool.submit(_kept, kept / f"part-{number}", partial(play, part)) for number, part in enumerate(parts)]
+        lives = [
+            pool.submit(_kept, kept / f"airflow-{number}-{days:g}", partial(live, number, given[number], days))
+            for number in range(airflows)
+        ]
         outcomes: list[Outcome] = []
         for number, one in enumerate(played, 1):
             outcomes += one.result()
@@ -197,6 +214,17 @@ def confusion_model() -> str:
                 f"Airflow {healthy[-1].number} has lived {days:g} days: {dict(healthy[-1].episodes) or 'nothing found'}"
             )
     return page(outcomes, healthy, days)
+
+
+def _kept(file: Path, make: Callable[[], Any]) -> Any:  # noqa: ANN401 - what it makes
+    """What was made before, or is made now."""
+    if file.exists():
+        return pickle.loads(file.read_bytes())  # noqa: S301 - of our own
+    made = make()
+    fresh = file.with_suffix(".new")
+    fresh.write_bytes(pickle.dumps(made))
+    fresh.replace(file)
+    return made
 
 
 def page(outcomes: Sequence[Outcome], healthy: Sequence[Lived], days: float) -> str:
@@ -225,8 +253,8 @@ HOW = """
 The Airflow is the fleet model (docs/virtual.md), everything else is real: what cAdvisor and Airflow's exporter would
 have shown every 30 s became the past of a real Prometheus, which answered the core's own questions at moments of that
 past, and the API server's objects of the model were read by the core's own inventory. The status went from look to
-look, in mode Recommend, with averages of 300 s. Causes: looks every 30 s (leaks: ten minutes); healthy days: every ten
-minutes. Airflow 3 and 2, with and without the workers' own answers, take turns. Not played: a scrape that fails marks
+look, in mode Recommend, with averages of 300 s. Causes: looks every 30 s (leaks: ten minutes); healthy days: every
+390 s. Airflow 3 and 2, with and without the workers' own answers, take turns. Not played: a scrape that fails marks
 Airflow's series as ended at once, and a past given to Prometheus cannot hold such marks; nor clocks that differ,
 several nodes, several schedulers, several groups of workers, or KEDA.
 """

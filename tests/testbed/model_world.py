@@ -98,12 +98,15 @@ class World:
         """Do something so much later."""
         heapq.heappush(self._agenda, (self.fleet.now + seconds, next(self._count), act))
 
-    def every(self, seconds: float, act: Act, first: float = 0.0) -> None:
-        """Do something again and again."""
+    def every(self, seconds: float, act: Act, first: float = 0.0, jitter: float = 0.0) -> None:
+        """Do something again and again, each time up to `jitter` seconds late."""
 
         def again(world: World) -> None:
             world.after(seconds, again)
-            act(world)
+            if jitter:
+                world.after(world.rng.uniform(0, jitter), act)
+            else:
+                act(world)
 
         self.after(first, again)
 

@@ -308,6 +308,10 @@ class Deployment:
             container.settle(self.now)
         self._around.caches[component] = (share, mebibytes)
 
+    def restart_exporter(self) -> None:
+        """Its exporter begins again: what was counted is lost, and a gauge is there once it is told again."""
+        self._exporter.forget()
+
     def samples(self, wanted: Wanted | None = None) -> list[Sample]:
         """Airflow's series as its exporter shows them now: name, labels, value. `wanted` chooses by the name."""
         return self._exporter.samples(wanted)

@@ -33,6 +33,11 @@ class Exporter:
         """All series as they stand, or those with a name that is wanted."""
         return self._statsd.samples(self.now, wanted)
 
+    def forget(self) -> None:
+        """It begins again."""
+        self._statsd = Statsd()
+        self._told.clear()
+
     # Tasks.
 
     def queued(self, task: Task) -> None:
