@@ -139,6 +139,16 @@ def other_cause(
     slow = database_wait(tasks, schedulers)
     if slow is not None and cpu_short(workload, pods) is None:
         return _scheduling_slow(slow, scheduler_short(schedulers))
+    most = (
+        None if tasks.parallelism is None else tasks.parallelism * max(1, sum(len(item.living) for item in schedulers))
+    )
+    if most is not None and (tasks.open_slots or 0) <= 0 and most < BUSY_SHARE * found.slots:
+        # Some wait for a moment on their way to a worker: that is not what holds the others back.
+        return (
+            "ParallelismCapped",
+            f"core.parallelism is used up, and lets only {most} of {found.slots} slots be busy. More slots would not "
+            "help: raise config.core.parallelism of the chart.",
+        )
     if found.running < BUSY_SHARE * found.slots:
         return (
             WORKERS_IDLE,

@@ -3,14 +3,14 @@
 import asyncio
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 
 from airflow_tuner import api, inventory, parsing, prometheus, resource_metrics, signals, telemetry
 from airflow_tuner.brokers import Brokers
 from airflow_tuner.cluster import Cluster, path
 from airflow_tuner.errors import Refused, TunerError
-from airflow_tuner.executor import Executors
+from airflow_tuner.executor import UNKNOWN, Executors
 from airflow_tuner.model import Metrics, MetricsState, Observation, Pod, Sample, Slots, Usage, Workload
 from airflow_tuner.namings import CHART, NAMINGS, chosen
 from airflow_tuner.prometheus import Prometheus, moment
@@ -30,6 +30,26 @@ SAMPLES = tuple(field.name for field in fields(Usage))
 """The signals about one container: each has the name of what it becomes."""
 
 _ID = re.compile(r"([0-9a-f]{12,})(?:\.scope)?$")
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What the metrics source and the workers answered."""
+
+    values: Values
+    """By the names of the signals and of their parts."""
+    problem: str = ""
+    """What is wrong with the answers about containers."""
+    airflow_problem: str = ""
+    """What is wrong with any about Airflow."""
+    slots: Mapping[str, Slots] = field(default_factory=dict)
+    """What the Celery workers say of themselves, by pod."""
+    broker: str | None = None
+    """What is wrong with the broker; `None`: it is not asked."""
+    naming: str = ""
+    """How Airflow's metrics are named."""
+    of_airflow: bool = True
+    """They were asked for."""
 
 
 async def observe(
@@ -74,30 +94,44 @@ async def observe(
         _slots(brokers if runs.celery else None, spec, namespace, seen),
     )
     values, problem, airflow_problem, naming = asked
-    if naming:
-        airflow_problem = airflow_problem or NAMINGS[naming].unfit.get(line or "", "")
-    limit = timedelta(seconds=spec.metrics.stale_after_seconds)
-    runs = runs or telemetry.executors(values) or inventory.executors_of(seen)
-    metrics = _trust(seen, values, problem, now, limit)
-    joined = tuple(_joined(workload, values, slots, now, limit) for workload in seen)
-    if metrics.state in {MetricsState.ABSENT, MetricsState.UNAVAILABLE} and not values.get(signals.SAMPLED_AT.name):
+    found = observed(spec, seen, line, Heard(values, problem, airflow_problem, slots, broker, naming, asks), now, runs)
+    if found.metrics.state in {MetricsState.ABSENT, MetricsState.UNAVAILABLE} and not values.get(
+        signals.SAMPLED_AT.name
+    ):
         patience = PATIENCE if urgent else resource_metrics.PATIENCE
-        joined, metrics = await _current(cluster, spec, namespace, joined, metrics, now, patience)
-    airflow = telemetry.Airflow(problem=airflow_problem)
-    if asks and not airflow_problem:
+        joined, metrics = await _current(cluster, spec, namespace, found.workloads, found.metrics, now, patience)
+        found = replace(found, workloads=joined, metrics=metrics)
+    return replace(found, task_pods=inventory.task_pods(pods))
+
+
+def observed(
+    spec: api.Spec,
+    workloads: tuple[Workload, ...],
+    line: str | None,
+    heard: Heard,
+    now: datetime,
+    runs: Executors = UNKNOWN,
+) -> Observation:
+    """What the API server has, joined with what was heard. Pure. `runs`: the executors, as far as they are stated."""
+    values, problem = heard.values, heard.airflow_problem
+    if heard.naming:
+        problem = problem or NAMINGS[heard.naming].unfit.get(line or "", "")
+    limit = timedelta(seconds=spec.metrics.stale_after_seconds)
+    runs = runs or telemetry.executors(values) or inventory.executors_of(workloads)
+    airflow = telemetry.Airflow(problem=problem)
+    if heard.of_airflow and not problem:
         airflow = telemetry.read(values, line, runs)
-        if doubt := parsing.doubt(airflow.parsing, seen, line):
+        if doubt := parsing.doubt(airflow.parsing, workloads, line):
             airflow = replace(airflow, parsing=None, doubt=doubt)
     return Observation(
         at=now,
-        workloads=joined,
-        metrics=metrics,
+        workloads=tuple(_joined(workload, values, heard.slots, now, limit) for workload in workloads),
+        metrics=_trust(workloads, values, heard.problem, now, limit),
         line=line,
-        naming=naming,
+        naming=heard.naming,
         airflow=airflow,
-        broker=broker,
+        broker=heard.broker,
         executors=runs,
-        task_pods=inventory.task_pods(pods),
     )
 
 
@@ -107,6 +141,11 @@ def asks_airflow(spec: api.Spec, runs: Executors) -> bool:
     Where tasks run in the scheduler, how they flow is a matter of its memory.
     """
     return spec.tunes_slots or spec.tunes_parsing or (runs.local and spec.scheduler is not None)
+
+
+def wanted(*, airflow: bool) -> tuple[Signal, ...]:
+    """What a look asks the metrics source for, but for what it asks about Airflow itself."""
+    return (*signals.MEMORY, signals.GROWTH, *(signals.CONTAINERS if airflow else ()))
 
 
 async def _refused(cluster: Cluster, namespace: str, workloads: tuple[Workload, ...]) -> tuple[Workload, ...]:
@@ -169,9 +208,8 @@ async def _asked(
         scope = prometheus.scope(spec.metrics, namespace, rounds)
     except TunerError as error:
         return {}, str(error), str(error), ""
-    wanted = (*signals.MEMORY, signals.GROWTH, *(signals.CONTAINERS if airflow else ()))
     answers, (of_airflow, naming) = await asyncio.gather(
-        _all(source, wanted, scope, patience),
+        _all(source, wanted(airflow=airflow), scope, patience),
         _of_airflow(source, spec, scope, known, patience) if airflow else _nothing(),
     )
     values: dict[str, tuple[Series, ...]] = {}

@@ -199,6 +199,11 @@ def busy_cpu(**values: float) -> Workload:
         (crowded(of=celery(usage=usage())), {}, "CpuUnknown: The workers' CPU use is not known"),
         (crowded(running=0, of=celery(2, busy=0)), {}, "WorkersIdle: Only 0 of 2 slots are busy"),
         (crowded(open_slots=0, handed_out=2), {}, "ParallelismCapped: Slots stay at 2 for each worker"),
+        (
+            crowded(running=3, of=celery(16, busy=3), open_slots=0, handed_out=4),
+            {},
+            "ParallelismCapped: core.parallelism is used up, and lets only 4 of 16 slots be busy.",
+        ),
     ],
 )
 def test_where_more_slots_would_not_help_nothing_changes_and_it_is_said_why(

@@ -81,6 +81,14 @@ def test_without_samples_nothing_is_said() -> None:
     assert turn(ALL, seen).found == []
 
 
+def test_a_file_so_slow_that_it_is_parsed_more_seldom_than_the_others_is_told_with_its_share() -> None:
+    # 24 files of 0.15 s every 30 s, and one of 16 s, whose next 30 s begin when its parse has ended.
+    rate = 24 / 30 + 1 / 46
+    found = replace(parsed(), files=25, rate=rate, seconds=(24 / 30 * 0.15 + 16 / 46) / rate)
+    (finding,) = offenders(replace(found, slowest=(ParsedFile("slow", 16.0), ParsedFile("usual", 0.15))))
+    assert "goes to: slow 16.0 s (74%). The" in finding.message
+
+
 def test_a_file_that_seems_to_take_more_than_all_is_parsed_more_seldom_and_not_told() -> None:
     found = parsed(rest=20)
     assert offenders(replace(found, slowest=(ParsedFile("rare", 9.0),))) == []

@@ -8,6 +8,8 @@ import pytest
 from airflow_tuner import signals
 from airflow_tuner.fleet import Deployment, Laws
 
+BEATS = "airflow_scheduler_heartbeat"
+
 
 def busy(line: str) -> Deployment:
     """All components run, and tasks wait and have ended."""
@@ -132,6 +134,62 @@ def test_durations_of_tasks_are_told_in_seconds_with_quantiles() -> None:
     fleet = busy("3")
     labels = {"dag_id": "load", "task_id": "task"}
     assert shown(fleet, "airflow_task_duration", quantile="0.99", **labels) == pytest.approx(11.3, abs=0.1)
+
+
+def test_a_lock_shows_in_the_critical_section_alone_and_the_scheduler_computes_less() -> None:
+    fleet = busy("3")
+    used = fleet.reading("scheduler").cpu_seconds / fleet.now
+    name = "airflow_scheduler_critical_section"
+    before = {part: shown(fleet, f"{name}_{part}") for part in ("duration_sum", "duration_count", "query_duration_sum")}
+    began = fleet.reading("scheduler").cpu_seconds
+    fleet.lock_database(2.3)
+    fleet.advance(60)
+    grown = {part: shown(fleet, f"{name}_{part}") - value for part, value in before.items()}
+    assert grown["duration_sum"] / grown["duration_count"] == pytest.approx(2.306, abs=0.05)
+    assert grown["query_duration_sum"] / grown["duration_count"] == pytest.approx(0.003)
+    assert (fleet.reading("scheduler").cpu_seconds - began) / 60 < used
+
+
+def test_a_scheduler_short_of_cpu_has_slow_loops_and_beats_late() -> None:
+    fleet = busy("3")
+    fleet.burden(0.8)
+    fleet.resize("scheduler", None, 0.06)
+    fleet.advance(60)
+    name = "airflow_scheduler_scheduler_loop_duration"
+    before, beats = (shown(fleet, f"{name}_sum"), shown(fleet, f"{name}_count")), shown(fleet, BEATS, type="counter")
+    fleet.advance(300)
+    assert (shown(fleet, f"{name}_sum") - before[0]) / (shown(fleet, f"{name}_count") - before[1]) > 5
+    assert shown(fleet, BEATS, type="counter") - beats < 60
+
+
+def test_a_frozen_scheduler_tells_nothing_and_goes_on_where_it_stood() -> None:
+    fleet = busy("3")
+    fleet.freeze("scheduler")
+    before, used = shown(fleet, BEATS, type="counter"), fleet.reading("scheduler").cpu_seconds
+    fleet.advance(60)
+    assert (shown(fleet, BEATS, type="counter"), fleet.reading("scheduler").cpu_seconds) == (before, used)
+    fleet.freeze("scheduler", frozen=False)
+    fleet.advance(60)
+    assert shown(fleet, BEATS, type="counter") > before
+
+
+def test_a_full_triggerer_and_files_that_cannot_be_imported_are_told() -> None:
+    fleet = busy("3")
+    fleet.defer(1200)
+    fleet.break_files(2)
+    fleet.advance(70)
+    assert shown(fleet, "airflow_triggerer_capacity_left") == 0
+    assert shown(fleet, "airflow_triggers_running") == 1000
+    assert shown(fleet, "airflow_dag_processing_import_errors") == 2
+    fleet.break_files(0)
+    fleet.advance(70)
+    assert shown(fleet, "airflow_dag_processing_import_errors") == 0
+
+
+def test_what_is_shown_can_be_chosen_by_name() -> None:
+    fleet = busy("3")
+    chosen = fleet.samples(lambda name: name == "airflow_ti_start")
+    assert chosen == [sample for sample in fleet.samples() if sample[0] == "airflow_ti_start"]
 
 
 def test_a_slow_database_shows_in_the_critical_query() -> None:

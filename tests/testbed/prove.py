@@ -12,6 +12,7 @@ from testbed import (
     fault_experiments,
     helm_experiments,
     local_experiments,
+    model_experiments,
     recovery_experiments,
     scale_experiments,
     slot_experiments,
@@ -34,6 +35,7 @@ CASES: dict[str, Callable[[], str]] = {
     "faults": fault_experiments.faults,
     "causes": cause_experiments.causes,
     "local-executor": local_experiments.local_executor,
+    "confusion-model": model_experiments.confusion_model,
     "helm-upgrades": helm_experiments.upgrades,
 }
 

@@ -47,14 +47,20 @@ def parse_offenders(case: Case) -> Iterator[Finding]:
 def _share(file: ParsedFile, parsing: Parsing) -> float | None:
     """The share of all parsing that a file takes; `None` where it is not worth telling.
 
-    All files are parsed equally often, but for those that have just changed. One that seems to take more than all of
-    them is parsed more seldom, and its share is not known.
+    All files are parsed equally often, but for those that have just changed, and for one that takes very long: its
+    interval begins when its parse has ended. One that seems to take more than all of them even so is parsed still more
+    seldom, and its share is not known.
     """
     total = parsing.files * parsing.seconds
-    if parsing.files <= 1 or not max(SLOW, LARGE * total) <= file.seconds <= total:
+    if parsing.files <= 1 or file.seconds < SLOW:
         return None
-    others = (total - file.seconds) / (parsing.files - 1)
-    return file.seconds / total if file.seconds >= UNLIKE * others else None
+    share = file.seconds / total
+    if share > 1:
+        share = file.seconds / (parsing.cycle + file.seconds) / (parsing.rate * parsing.seconds)
+    if not LARGE <= share <= 1:
+        return None
+    others = (1 - share) * total / (parsing.files - 1)
+    return share if file.seconds >= UNLIKE * others else None
 
 
 def _parser(case: Case) -> Workload | None:

@@ -12,6 +12,9 @@ MEBIBYTE = 2**20
 PROBED = frozenset({"worker", "scheduler", "triggerer", "dag-processor"})
 """Components whose probe starts a Python process in the container."""
 
+UNLIKE = 0.01
+"""Relative change of its load that a container takes notice of."""
+
 _NOTHING = 1e-6
 """Seconds: less is left of nothing."""
 
@@ -66,6 +69,8 @@ class Surroundings:
     kills: list[Kill] = field(default_factory=list)
     leaks: dict[str, float] = field(default_factory=dict)
     """MiB per hour, by component."""
+    caches: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Active share of the page cache, and MiB per hour by which it grows, by component, where not as usual."""
 
 
 @dataclass(slots=True, eq=False)
@@ -89,7 +94,7 @@ class Container:
         self.around, self.laws = around, around.laws
         self.limit, self.cores = _mebibytes(birth.limit), _cores(birth.cores)
         self.at = birth.at
-        self.ready = self.stopping = self.dead = False
+        self.ready = self.stopping = self.dead = self.frozen = False
         self.processes = [Process("start", self.laws.start_seconds, self.laws.start_cpu)]
         self.due = math.inf
         self.alarm = math.inf
@@ -101,7 +106,7 @@ class Container:
         self._cache = self.laws.file_pages
         self._cpu_seconds = self._used = self._periods = self._throttled = self._throttled_share = 0.0
         self._kills = 0
-        self._idle_cpu = self.laws.scheduler_cpu if self.component == "scheduler" else self.laws.idle_cpu
+        self._idle_cpu = self.laws.idle_cpu
 
     # What components are made of.
 
@@ -152,6 +157,8 @@ class Container:
         if seconds <= 0 or self.dead:
             return
         self.at = at
+        if self.frozen:
+            return
         for process in self.processes:
             process.left -= process.rate * seconds
         self._cpu_seconds += self._used * seconds
@@ -159,7 +166,7 @@ class Container:
             self._periods += PERIODS * seconds
             self._throttled += PERIODS * seconds * self._throttled_share
         self._leaked += self._leak * seconds
-        self._fill_cache(self.laws.cache_growth * seconds / 3600)
+        self._fill_cache(self._cached[1] * seconds / 3600)
 
     def changed(self, at: float) -> None:
         """Something is different: the kernel looks at the memory, and the next event is another."""
@@ -175,6 +182,19 @@ class Container:
         self.settle(at)
         self.limit, self.cores = _mebibytes(limit), _cores(cores)
         self.changed(at)
+
+    def work(self, load: float, at: float) -> None:
+        """Its own upkeep takes so many cores more than an idle component's."""
+        if abs(self.laws.idle_cpu + load - self._idle_cpu) > UNLIKE * load:
+            self.settle(at)
+            self._idle_cpu = self.laws.idle_cpu + load
+            self.changed(at)
+
+    def freeze(self, at: float, *, frozen: bool) -> None:
+        """Stop all its processes, or let them go on."""
+        self.settle(at)
+        self.frozen = frozen
+        self._plan()
 
     def stop(self, at: float) -> None:
         """SIGTERM."""
@@ -213,7 +233,7 @@ class Container:
         return Reading(
             int(rss * MEBIBYTE),
             int(cache * MEBIBYTE),
-            int((rss + cache * self.laws.active_cache) * MEBIBYTE),
+            int((rss + cache * self._cached[0]) * MEBIBYTE),
             int(usage * MEBIBYTE),
             int(self._peak * MEBIBYTE),
             self._cpu_seconds,
@@ -229,6 +249,10 @@ class Container:
         if self.component in PROBED:
             self._probe_at = at + self.around.rng.uniform(0, self.laws.probe_interval)
         self.begun(at)
+
+    @property
+    def _cached(self) -> tuple[float, float]:
+        return self.around.caches.get(self.component, (self.laws.active_cache, self.laws.cache_growth))
 
     @property
     def _leak(self) -> float:
@@ -276,7 +300,7 @@ class Container:
             due = min(due, self.at + max(process.left, 0.0) / process.rate)
         if self.limit is not None and self._leak > 0:
             due = min(due, self.at + (self.limit - self.anonymous) / self._leak + _NOTHING)
-        self.due = due
+        self.due = math.inf if self.frozen else due
 
 
 def _mebibytes(limit: int | None) -> float | None:

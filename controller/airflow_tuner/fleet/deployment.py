@@ -1,5 +1,6 @@
 """One Airflow deployment with Celery, seen from outside: containers, tasks, DAG files, and time that is let pass."""
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,11 +9,11 @@ from typing import Any
 from airflow_tuner.fleet import settings
 from airflow_tuner.fleet.broker import Broker
 from airflow_tuner.fleet.container import Birth, Container, Kill, Reading, Surroundings
-from airflow_tuner.fleet.exporter import HEARTBEAT, Exporter
+from airflow_tuner.fleet.exporter import CAPACITY, HEARTBEAT, Exporter
 from airflow_tuner.fleet.laws import Laws
-from airflow_tuner.fleet.parsing import DagProcessor
+from airflow_tuner.fleet.parsing import DagProcessor, Folder
 from airflow_tuner.fleet.scheduler import Scheduler
-from airflow_tuner.fleet.statsd import Sample
+from airflow_tuner.fleet.statsd import Sample, Wanted
 from airflow_tuner.fleet.tasks import Job, Ledger, Run, Task
 from airflow_tuner.fleet.worker import Airflow, Worker
 
@@ -52,7 +53,8 @@ class Deployment:
         self._scheduler.pools.update(pools or {})
         self._parallelism = parallelism
         self._containers: dict[str, Container] = {}
-        self._folder: dict[str, float] = {}
+        self._folder = Folder()
+        self._deferred = 0
         self._asked = 0.0
         self._ticks = 0
         self._turn = 0
@@ -125,28 +127,49 @@ class Deployment:
     def advance(self, seconds: float) -> tuple[Kill, ...]:
         """Let time pass; the kills since the last call. Fractions of a tick are carried on."""
         self._asked += seconds
-        while (self._ticks + 1) * TICK <= self._asked + EXACT:
-            self._ticks += 1
+        last = int((self._asked + EXACT) / TICK)
+        while self._ticks < last:
+            # In ticks before the next thing that is due, nothing happens.
+            due = min(last, math.ceil((self._next() - EXACT) / TICK))
+            self._ticks = max(self._ticks + 1, due)
             self._tick(self._ticks * TICK)
         kills = tuple(self._around.kills)
         self._around.kills.clear()
         return kills
+
+    def _next(self) -> float:
+        """When the next thing is due."""
+        if self._broker.stirred:
+            return 0.0
+        due = min((container.due for container in self._containers.values()), default=math.inf)
+        return min(due, self._scheduler.due, self._trigger_at)
 
     def _tick(self, now: float) -> None:
         self.now = self._exporter.now = now
         for container in self._containers.values():
             if container.due <= now:
                 container.happen(now)
-        schedulers = [c.factor for c in self._containers.values() if c.component == "scheduler" and c.ready]
-        if schedulers:
-            self._scheduler.run(now, max(schedulers))
+        if now >= self._scheduler.due:
+            schedulers = self._working("scheduler")
+            if schedulers:
+                self._scheduler.run(now, max(container.factor for container in schedulers))
+            for container in schedulers:
+                container.work(self._scheduler.load, now)
         if self._broker.stirred:
             self._deliver(now)
         if now >= self._trigger_at:
             self._trigger_at = now + HEARTBEAT
-            for container in self._containers.values():
-                if container.component == "triggerer" and container.ready:
-                    self._exporter.triggerer(container.name)
+            self._wait(self._working("triggerer"))
+
+    def _working(self, component: str) -> list[Container]:
+        every = self._containers.values()
+        return [item for item in every if item.component == component and item.ready and not item.frozen]
+
+    def _wait(self, triggerers: Sequence[Container]) -> None:
+        """The triggers are shared among the triggerers; each tells of its own."""
+        for number, container in enumerate(triggerers):
+            share = self._deferred // len(triggerers) + (number < self._deferred % len(triggerers))
+            self._exporter.triggerer(container.name, min(CAPACITY, share))
 
     def _deliver(self, now: float) -> None:
         """Each worker takes one message after the other, in turn with those that listen to the same queue."""
@@ -235,9 +258,17 @@ class Deployment:
 
     def files(self, count: int, seconds: float, name: str = "dag") -> None:
         """The folder holds so many DAG files of this name, each of so many CPU seconds a parse; 0 removes them."""
-        for file in [file for file in self._folder if file.rpartition("_")[0] == name]:
-            del self._folder[file]
-        self._folder.update((f"{name}_{number}", seconds) for number in range(count))
+        for file in [file for file in self._folder.files if file.rpartition("_")[0] == name]:
+            del self._folder.files[file]
+        self._folder.files.update((f"{name}_{number}", seconds) for number in range(count))
+
+    def break_files(self, count: int) -> None:
+        """So many of the DAG files cannot be imported from now on; 0: all can."""
+        self._folder.broken = {*list(self._folder.files)[:count]}
+
+    def defer(self, tasks: int) -> None:
+        """So many deferred tasks have their trigger in a triggerer, or wait for room in one."""
+        self._deferred = tasks
 
     def set_pool(self, name: str, slots: int) -> None:
         """Create a pool, or change its slots."""
@@ -254,8 +285,33 @@ class Deployment:
 
     def slow_database(self, seconds: float | None) -> None:
         """The scheduler's critical query takes so long; `None`: as usual."""
-        self._scheduler.critical_seconds = self.laws.critical_seconds if seconds is None else seconds
+        self._scheduler.query_seconds = self.laws.query_seconds if seconds is None else seconds
 
-    def samples(self) -> list[Sample]:
-        """Airflow's series as its exporter shows them now: name, labels, value."""
-        return self._exporter.samples()
+    def lock_database(self, seconds: float) -> None:
+        """The scheduler's critical section waits so long for a lock, and its query is as fast as ever; 0: no more."""
+        self._scheduler.locked_seconds = seconds
+
+    def burden(self, seconds: float | None) -> None:
+        """A loop of the scheduler takes so many CPU seconds; `None`: as usual."""
+        self._scheduler.loop_cpu = self.laws.loop_cpu if seconds is None else seconds
+
+    def freeze(self, name: str, *, frozen: bool = True) -> None:
+        """SIGSTOP to all processes of a container, or SIGCONT."""
+        self._containers[name].freeze(self.now, frozen=frozen)
+
+    def keep_cache(self, component: str, share: float, mebibytes: float) -> None:
+        """From now on the component's containers read the same files again: so much of their page cache is active.
+
+        `mebibytes`: by which it grows in an hour.
+        """
+        for container in self._containers.values():
+            container.settle(self.now)
+        self._around.caches[component] = (share, mebibytes)
+
+    def restart_exporter(self) -> None:
+        """Its exporter begins again: what was counted is lost, and a gauge is there once it is told again."""
+        self._exporter.forget()
+
+    def samples(self, wanted: Wanted | None = None) -> list[Sample]:
+        """Airflow's series as its exporter shows them now: name, labels, value. `wanted` chooses by the name."""
+        return self._exporter.samples(wanted)

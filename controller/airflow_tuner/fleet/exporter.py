@@ -7,7 +7,7 @@ times are, and there are no states of tasks. Series with a label have an unlabel
 import re
 from collections.abc import Mapping
 
-from airflow_tuner.fleet.statsd import Sample, Statsd
+from airflow_tuner.fleet.statsd import Sample, Statsd, Wanted
 from airflow_tuner.fleet.tasks import Ledger, Task
 
 COUNTER = ("type", "counter")
@@ -26,10 +26,17 @@ class Exporter:
         self.three = line == "3"
         self.now = 0.0
         self._statsd = Statsd()
+        self._told: dict[str, tuple[object, ...]] = {}
+        """What was told last of what is told in each loop."""
 
-    def samples(self) -> list[Sample]:
-        """All series as they stand."""
-        return self._statsd.samples(self.now)
+    def samples(self, wanted: Wanted | None = None) -> list[Sample]:
+        """All series as they stand, or those with a name that is wanted."""
+        return self._statsd.samples(self.now, wanted)
+
+    def forget(self) -> None:
+        """It begins again."""
+        self._statsd = Statsd()
+        self._told.clear()
 
     # Tasks.
 
@@ -103,14 +110,16 @@ class Exporter:
         elif name == "scheduler" or self.three:
             self._count(f"{name}_heartbeat", seconds / HEARTBEAT, COUNTER)
 
-    def loop(self, took: float, query: float) -> None:
-        """Seconds of one loop of the scheduler, and of its critical query."""
+    def loop(self, took: float, section: float, query: float) -> None:
+        """Seconds of one loop of the scheduler, of its critical section, and of the query in that."""
         self._time("scheduler_scheduler_loop_duration", took)
-        self._time("scheduler_critical_section_duration", query * 1.5)
+        self._time("scheduler_critical_section_duration", section)
         self._time("scheduler_critical_section_query_duration", query)
 
     def executor(self, handed_out: int, parallelism: int) -> None:
         """Tasks that are with Celery: waiting there, running, or lost."""
+        if not self._news("executor", handed_out, parallelism):
+            return
         values = {"open_slots": parallelism - handed_out, "queued_tasks": 0, "running_tasks": handed_out}
         for name, value in values.items():
             self._gauge(f"executor_{name}", value)
@@ -119,6 +128,8 @@ class Exporter:
 
     def critical(self, executable: int, starving: int) -> None:
         """Tasks handed out in one loop, and those for which a pool had no slot."""
+        if not self._news("critical", executable, starving):
+            return
         self._gauge("scheduler_tasks_executable", executable)
         self._gauge("scheduler_tasks_starving", starving)
 
@@ -127,6 +138,8 @@ class Exporter:
         for pool, size in sizes.items():
             states: Mapping[str, int] = ledger.by_pool.get(pool, {})
             counts = {state: states.get(state, 0) for state in STATES}
+            if not self._news(f"pool {pool}", size, *counts.values()):
+                continue
             free = size - counts["running"] - counts["queued"]
             starving = counts["scheduled"] if free <= 0 else 0
             for name, value in (("open_slots", free), ("starving_tasks", starving)):
@@ -146,10 +159,13 @@ class Exporter:
                 self._gauge(f"ti_{state}", number)
                 self._gauge(f"ti_{state}", number, ("queue", queue), ("dag_id", dag), ("task_id", task))
 
-    def triggerer(self, host: str) -> None:
-        """A triggerer without triggers."""
+    def triggerer(self, host: str, triggers: int) -> None:
+        """A triggerer, and how many triggers run in it."""
         self.beats("triggerer")
-        names = {"triggers_running": 0, **({"triggerer_capacity_left": CAPACITY} if self.three else {})}
+        names = {
+            "triggers_running": triggers,
+            **({"triggerer_capacity_left": CAPACITY - triggers} if self.three else {}),
+        }
         for name, value in names.items():
             self._gauge(name, value)
             self._gauge(f"{name}_{_plain(host)}", value)
@@ -171,7 +187,8 @@ class Exporter:
 
     def parse_queue(self, size: int) -> None:
         """Files that are due."""
-        self._gauge("dag_processing_file_path_queue_size", size)
+        if self._news("parse queue", size):
+            self._gauge("dag_processing_file_path_queue_size", size)
 
     def parse_time(self, seconds: float) -> None:
         """Seconds of the last round."""
@@ -180,7 +197,17 @@ class Exporter:
     def dag_bag(self, size: int) -> None:
         """DAGs, one in each file."""
         self._gauge("dagbag_size", size)
-        self._gauge("dag_processing_import_errors", 0)
+
+    def import_errors(self, number: int) -> None:
+        """Files that could not be imported."""
+        self._gauge("dag_processing_import_errors", number)
+
+    def _news(self, what: str, *values: object) -> bool:
+        """Whether these are others than those told last: a gauge that stays need not be set again."""
+        if self._told.get(what) == values:
+            return False
+        self._told[what] = values
+        return True
 
     def _gauge(self, name: str, value: float, *labels: tuple[str, str]) -> None:
         self._statsd.gauge(f"airflow_{name}", float(value), *labels)

@@ -2,6 +2,7 @@
 
 import math
 from collections import deque
+from dataclasses import dataclass, field
 from itertools import takewhile
 
 from airflow_tuner.fleet import settings
@@ -18,10 +19,20 @@ LOOP = 1.0
 """Seconds between two looks at which files are due, at most."""
 
 
+@dataclass(slots=True)
+class Folder:
+    """The DAG files."""
+
+    files: dict[str, float] = field(default_factory=dict)
+    """CPU seconds that a parse of each takes."""
+    broken: set[str] = field(default_factory=set)
+    """Those that cannot be imported."""
+
+
 class DagProcessor(Container):
     """A dag-processor's container."""
 
-    def __init__(self, birth: Birth, around: Surroundings, folder: dict[str, float], exporter: Exporter) -> None:
+    def __init__(self, birth: Birth, around: Surroundings, folder: Folder, exporter: Exporter) -> None:
         super().__init__(birth, around)
         self._folder, self._exporter = folder, exporter
         self.interval, self.parsers, self.scan_interval = settings.parsing(birth.environment, around.line)
@@ -29,6 +40,7 @@ class DagProcessor(Container):
         """When each file was parsed last, oldest first; minus infinity: never."""
         self._queue: deque[str] = deque()
         self._parsing: dict[str, float] = {}
+        self._failed: set[str] = set()
         self._round_began = self._scan_at = self._tell_at = self._look_at = 0.0
 
     def begun(self, at: float) -> None:
@@ -44,6 +56,7 @@ class DagProcessor(Container):
         if self._tell_at <= at:
             self._tell_at = at + TOLD_EVERY
             self._exporter.beats("dag_processor", TOLD_EVERY)
+            self._exporter.import_errors(len(self._failed))
             for name, parsed in self.known.items():
                 if parsed > -math.inf:
                     self._exporter.parsed_ago(name, at - parsed)
@@ -56,6 +69,7 @@ class DagProcessor(Container):
         if process.what == "parse":
             name = str(process.subject)
             self._exporter.parsed(name, at - self._parsing[name])
+            (self._failed.add if name in self._folder.broken else self._failed.discard)(name)
             self._close(name, at)
 
     def killed(self, process: Process, at: float) -> None:
@@ -67,9 +81,10 @@ class DagProcessor(Container):
 
     def _scan(self, at: float) -> None:
         self._scan_at = at + self.scan_interval
-        for name in [name for name in self.known if name not in self._folder]:
+        for name in [name for name in self.known if name not in self._folder.files]:
             del self.known[name]
-        new = [name for name in self._folder if name not in self.known]
+            self._failed.discard(name)
+        new = [name for name in self._folder.files if name not in self.known]
         self.known = dict.fromkeys(new, -math.inf) | self.known
         if new and not self._queue:
             self._look_at = at
@@ -88,7 +103,7 @@ class DagProcessor(Container):
             name = self._queue.popleft()
             if name in self.known:
                 self._parsing[name] = at
-                seconds = max(self._folder.get(name, 0.0), SHORTEST)
+                seconds = max(self._folder.files.get(name, 0.0), SHORTEST)
                 self.processes.append(Process("parse", seconds, 1.0, self.laws.parse_process, name))
         self._exporter.parse_queue(len(self._queue))
         self._look_at = math.inf if self._queue else self._next_round(at)

@@ -17,23 +17,39 @@ class Scheduler:
     def __init__(self, laws: Laws, ledger: Ledger, broker: Broker, exporter: Exporter, parallelism: int) -> None:
         self.laws, self.parallelism = laws, parallelism
         self.pools = {"default_pool": 128}
-        self.critical_seconds = laws.critical_seconds
-        """Of its query: a slow database raises it."""
+        self.query_seconds = laws.query_seconds
+        """Of its critical query: a slow database raises it."""
+        self.locked_seconds = 0.0
+        """That its critical section waits for a lock."""
+        self.loop_cpu = laws.loop_cpu
+        """CPU seconds of one loop."""
+        self.took = laws.loop_cpu
+        """Seconds of the last loop."""
         self.handed_out: dict[Task, None] = {}
         """What the executor takes to be with Celery."""
         self._ledger, self._broker, self._exporter = ledger, broker, exporter
-        self._due = self._beat_at = self._pools_at = self._states_at = 0.0
+        self.due = self._beat_at = self._pools_at = self._states_at = 0.0
 
     def run(self, now: float, speed: float) -> None:
         """A loop, where one is due; `speed` is that of the scheduler's CPU."""
-        if now < self._due:
+        if now < self.due:
             return
-        took = (0.05 + self.critical_seconds) / speed
-        self._due = max(self._due + self.laws.loop_interval + took, now)
+        took = self.took = self.loop_cpu / speed + self._section
+        self.due = max(self.due + self.laws.loop_interval + took, now)
         self._see(now)
         self._ledger.retry_due(now)
         self._hand_out(now)
         self._tell(now, took)
+
+    @property
+    def load(self) -> float:
+        """Share of its time in which the loop would compute with all the CPU it wants."""
+        return self.loop_cpu / (self.laws.loop_interval + self.loop_cpu + self._section)
+
+    @property
+    def _section(self) -> float:
+        usual = self.laws.section_seconds - self.laws.query_seconds
+        return usual + self.query_seconds + self.locked_seconds
 
     def recover(self, now: float) -> int:
         """Give stranded messages back to their queues by hand; how many."""
@@ -81,7 +97,7 @@ class Scheduler:
         return self.pools.get(pool, 0) - states.get("queued", 0) - states.get("running", 0)
 
     def _tell(self, now: float, took: float) -> None:
-        self._exporter.loop(took, self.critical_seconds)
+        self._exporter.loop(took, self._section, self.query_seconds)
         self._exporter.executor(len(self.handed_out), self.parallelism)
         if now >= self._beat_at:
             self._beat_at = now + HEARTBEAT

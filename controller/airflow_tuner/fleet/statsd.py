@@ -2,13 +2,19 @@
 
 import math
 from collections import deque
+from collections.abc import Callable
 
 Labels = tuple[tuple[str, str], ...]
 Sample = tuple[str, dict[str, str], float]
+Wanted = Callable[[str], bool]
+"""Whether a series of that name is to be shown."""
 
 QUANTILES = (0.5, 0.9, 0.99)
 MAX_AGE = 600.0
 """Seconds that a value counts into the quantiles."""
+
+OFTEN = 64
+"""Values after which the old ones are forgotten, where nobody asks."""
 
 
 class Summary:
@@ -23,7 +29,8 @@ class Summary:
         self.count += 1
         self.sum += seconds
         self._recent.append((now, seconds))
-        self._forget(now)
+        if self.count % OFTEN == 0:
+            self._forget(now)
 
     def quantiles(self, now: float) -> dict[float, float]:
         """Of what is recent; not a number where nothing is."""
@@ -61,12 +68,17 @@ class Statsd:
             self._summaries[key] = Summary()
         self._summaries[key].add(seconds, now)
 
-    def samples(self, now: float) -> list[Sample]:
-        """Everything, as a scrape would find it."""
-        found: list[Sample] = [(name, dict(labels), value) for (name, labels), value in self._values.items()]
+    def samples(self, now: float, wanted: Wanted | None = None) -> list[Sample]:
+        """Everything, as a scrape would find it, or what has a name that is wanted."""
+        wants = wanted or (lambda _: True)
+        found: list[Sample] = [
+            (name, dict(labels), value) for (name, labels), value in self._values.items() if wants(name)
+        ]
         for (name, labels), summary in self._summaries.items():
-            for quantile, value in summary.quantiles(now).items():
-                found.append((name, {**dict(labels), "quantile": f"{quantile:g}"}, value))
-            found.append((f"{name}_sum", dict(labels), summary.sum))
-            found.append((f"{name}_count", dict(labels), float(summary.count)))
+            if wants(name):
+                for quantile, value in summary.quantiles(now).items():
+                    found.append((name, {**dict(labels), "quantile": f"{quantile:g}"}, value))
+            for part, value in (("sum", summary.sum), ("count", float(summary.count))):
+                if wants(f"{name}_{part}"):
+                    found.append((f"{name}_{part}", dict(labels), value))
         return found
