@@ -154,11 +154,22 @@ def large_task(world: World, *, plain: bool) -> None:
 
 
 def full_tasks(world: World, *, plain: bool) -> None:
-    """Tasks of which one in each worker takes it to so much of its limit; a probe takes 130 MiB more for a moment."""
-    limit = world.shapes["worker"].limit
-    resting = min(world.fleet.reading(pod.name).rss for pod in world.living("worker")) / MEBIBYTE
-    size = (0.935 if plain else 0.91) * limit - resting - 24
-    world.every(600, _burst("holding", 1, 570, mebibytes=size, seconds_spread=0.0))
+    """A task that takes a worker to so much of its limit, again and again; a probe takes 130 MiB more for a moment.
+
+    It comes after two minutes, in which it is seen what the worker holds at rest.
+    """
+    resting: list[float] = []
+
+    def look(world: World) -> None:
+        resting.append(min(world.fleet.reading(pod.name).rss for pod in world.living("worker")) / MEBIBYTE)
+
+    def begin(world: World) -> None:
+        size = (0.935 if plain else 0.91) * world.shapes["worker"].limit - min(resting) - 24
+        world.every(600, _burst("holding", 1, 570, mebibytes=size, seconds_spread=0.0))
+
+    for number in range(24):
+        world.after(5.0 * number, look)
+    world.after(120, begin)
 
 
 def leaking(component: str, world: World, *, plain: bool) -> None:
@@ -378,6 +389,8 @@ CAUSES = (
         ("MemoryHeadroomLow worker",),
         full_tasks,
         (*TIGHT, *KILLED),
+        # So large that a probe, and a few tasks more, still fit.
+        setup={"shaped": {"worker": {"limit": 5120, "request": 2560}}},
     ),
     Cause(
         "slow DAG files",
