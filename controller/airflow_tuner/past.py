@@ -75,6 +75,7 @@ def _dated(past: Past, moments: api.Moments) -> Past:
         endured=None if moments.endured is None else from_api(moments.endured),
         endured_at=_moment(moments.memory_bound),
         refused=_moment(moments.refused),
+        template_changed=_moment(moments.template),
     )
 
 
@@ -91,10 +92,10 @@ def adopted(past: Past, workload: Workload, line: str | None) -> Past:
     template = replace(workload.values, memory=whole(workload.template))
     if not shaped:
         return replace(past, desired=template)
-    memory = Memory(
-        request=_largest(workload.template.request, *(pod.memory.request for pod in shaped)),
-        limit=_largest(workload.template.limit, *(pod.memory.limit for pod in shaped)),
-    )
+    request = _largest(workload.template.request, *(pod.memory.request for pod in shaped))
+    # A template without a limit may ask for more than the limit that pods were given.
+    limit = _largest(workload.template.limit, *(pod.memory.limit for pod in shaped), request)
+    memory = Memory(request, limit if any(pod.memory.limit for pod in shaped) else workload.template.limit)
     newest = max((pod for pod in shaped if pod.decision), key=lambda pod: pod.created, default=None)
     born = environment.stated(workload.component, newest.environment if newest else {}, line)
     desired = Values(

@@ -35,6 +35,9 @@ LOWER = 0.85
 AFTER_KILL = timedelta(hours=6)
 """So long after an answer to a kill nothing is lowered: the retry must fit, and the next run as well."""
 
+AFTER_TEMPLATE = timedelta(days=1)
+"""So long what the user has just set is not lowered: somebody may know what no history shows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -147,6 +150,9 @@ def _held(subject: Subject, history: History) -> str:
         return "Less would do, but what the pods hold now is not known."
     if raised is not None and seen.at - raised.at < AFTER_KILL:
         return f"Less would do, but the kill at {raised.at:%H:%M:%S} is less than six hours ago."
+    changed = subject.past.template_changed
+    if changed is not None and seen.at - changed < AFTER_TEMPLATE:
+        return f"Less would do, but the template was changed at {changed:%H:%M:%S}: what it says is kept for a day."
     if _within(subject, subject.spec.changes.cooldown.lower_seconds):
         return "Less would do; the cooldown after the last change is running."
     return ""

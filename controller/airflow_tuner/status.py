@@ -47,7 +47,9 @@ def rendered(
     changes = decision.changes if spec.mode is api.Mode.ENFORCE else decision.released
     history = [*(_entry(change, seen.at) for change in changes), *prior.history][:HISTORY]
     made = {change.target: _entry(change, seen.at) for change in changes}
-    targets = [_target(target, seen.line, prior, made.get(target.workload.target)) for target in decision.targets]
+    targets = [
+        _target(target, seen.line, prior, made.get(target.workload.target), seen.at) for target in decision.targets
+    ]
     tuned = [target.tuned for target in decision.targets if target.tuned is not None]
     released = {change.target for change in decision.released}
     known = {target.name for target in targets}
@@ -178,13 +180,16 @@ def _finding(finding: Finding) -> api.FindingStatus:
     )
 
 
-def _target(target: TargetDecision, line: str | None, prior: api.Status, change: api.Change | None) -> api.Target:
+def _target(
+    target: TargetDecision, line: str | None, prior: api.Status, change: api.Change | None, now: datetime
+) -> api.Target:
     workload = target.workload
     moments = moments_of(prior, workload.target)
     before = next((item for item in prior.targets if item.name == workload.target), None)
-    if moments is not None and before is not None and before.template != written(workload.values):
+    if before is not None and before.template != written(workload.values):
         # Another template may fit the quota that the last one did not.
-        moments = moments.model_copy(update={"refused": None})
+        told = {"refused": None, "template": now.isoformat()}
+        moments = (moments or api.Moments()).model_copy(update=told)
     peaks = [pod.usage.peak.value for pod in workload.living if pod.usage.peak is not None]
     return api.Target(
         name=workload.target,

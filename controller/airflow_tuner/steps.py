@@ -60,6 +60,8 @@ class Past:
     """When."""
     refused: datetime | None = None
     """Last time that pods with what was decided were refused."""
+    template_changed: datetime | None = None
+    """Last time that the user changed the template."""
     stranded: bool = False
     """At the last look its tasks were stranded."""
 

@@ -150,6 +150,23 @@ def test_after_a_kill_nothing_is_released_for_six_hours() -> None:
     assert (late.request, late.limit) == (412, 6144), "what was killed for counts as wanted, and so the limit stays"
 
 
+def test_what_the_user_has_just_set_is_not_lowered_for_a_day() -> None:
+    policy = spec("256Mi", "8Gi")
+    before = turn(policy, asked(state=MetricsState.STALE))
+    (workload,) = before.seen.workloads
+    larger: dict[str, Any] = {
+        "requests": {"memory": "3Gi"},
+        "limits": {"memory": "6Gi"},
+        "template": memory(3072, 6144),
+    }
+    pods = tuple(replace(one, memory=memory(3072, 6144), running=memory(3072, 6144)) for one in workload.pods)
+    changed = replace(asked(), workloads=(replace(workload, pods=pods, **larger),))
+    first = turn(policy, changed, before.status)
+    assert first.reasons == []
+    later = [turn(policy, refreshed(applied(first, seconds=60 * minutes)), first.status) for minutes in (1, 1430, 1450)]
+    assert [one.reasons for one in later] == [[], [], ["MemoryReleased"]]
+
+
 def refreshed(seen: Observation) -> Observation:
     """With samples of the moment."""
     (workload,) = seen.workloads

@@ -90,6 +90,8 @@ class Moments(Model):
     """What was decided then."""
     refused: Time | None = None
     """Last time that the API server refused pods with what was decided."""
+    template: Time | None = None
+    """Last time that the user changed the template."""
 
 
 class Target(Model):
