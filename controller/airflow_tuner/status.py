@@ -47,9 +47,7 @@ def rendered(
     changes = decision.changes if spec.mode is api.Mode.ENFORCE else decision.released
     history = [*(_entry(change, seen.at) for change in changes), *prior.history][:HISTORY]
     made = {change.target: _entry(change, seen.at) for change in changes}
-    targets = [
-        _target(target, seen.line, prior, made.get(target.workload.target), seen.at) for target in decision.targets
-    ]
+    targets = [_target(target, seen, prior, made.get(target.workload.target)) for target in decision.targets]
     tuned = [target.tuned for target in decision.targets if target.tuned is not None]
     released = {change.target for change in decision.released}
     known = {target.name for target in targets}
@@ -180,15 +178,13 @@ def _finding(finding: Finding) -> api.FindingStatus:
     )
 
 
-def _target(
-    target: TargetDecision, line: str | None, prior: api.Status, change: api.Change | None, now: datetime
-) -> api.Target:
+def _target(target: TargetDecision, seen: Observation, prior: api.Status, change: api.Change | None) -> api.Target:
     workload = target.workload
     moments = moments_of(prior, workload.target)
     before = next((item for item in prior.targets if item.name == workload.target), None)
     if before is not None and before.template != written(workload.values):
         # Another template may fit the quota that the last one did not.
-        told = {"refused": None, "template": now.isoformat()}
+        told = {"refused": None, "template": seen.at.isoformat()}
         moments = (moments or api.Moments()).model_copy(update=told)
     peaks = [pod.usage.peak.value for pod in workload.living if pod.usage.peak is not None]
     return api.Target(
@@ -197,7 +193,7 @@ def _target(
         container=workload.container,
         pods=len(workload.living),
         template=written(workload.values),
-        running=written(_smallest(workload, line)),
+        running=written(_smallest(workload, seen.line)),
         recommended=written(target.desired),
         # Coarse, so that the status is not written anew for every page that is touched.
         peak=mebibytes(_coarse(max(peaks))) if peaks else None,
