@@ -44,7 +44,7 @@ class Naming:
     looks: str
     """Series that tell whether starts could be seen."""
     tasks: Mapping[str, str]
-    """`started`, `ended`, `ended_seconds` and `longest`, as `signals.RATES` explains them."""
+    """`started`, `ended`, `ended_seconds` and `longest`, as `questions.RATES` explains them."""
     ends: str
     """Counter of the tasks that ended, with the label dag_id; empty: there is none that moves."""
     ages: tuple[str, ...]

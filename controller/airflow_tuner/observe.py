@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 
-from airflow_tuner import api, inventory, parsing, prometheus, resource_metrics, signals, telemetry
+from airflow_tuner import api, inventory, parsing, prometheus, questions, resource_metrics, signals, telemetry
 from airflow_tuner.brokers import Brokers
 from airflow_tuner.cluster import Cluster, path
 from airflow_tuner.errors import Refused, TunerError
@@ -252,7 +252,7 @@ async def _of_airflow(
     naming = NAMINGS.get(spec.metrics.naming or known)
     if spec.metrics.naming is None:
         # Where none is known, or it was of no use, it is looked at anew.
-        question = signals.NAMED if naming else replace(signals.NAMED, lasts=0.0)
+        question = questions.NAMED if naming else replace(questions.NAMED, lasts=0.0)
         try:
             found = await source.ask(question, scope, patience)
         except TunerError as error:
@@ -261,7 +261,7 @@ async def _of_airflow(
         else:
             naming = chosen({item.labels.get("signal", ""): item.value for item in found}) or naming
     on = naming or CHART
-    answers = await _all(source, signals.AIRFLOW, replace(scope, naming=on), patience)
+    answers = await _all(source, questions.AIRFLOW, replace(scope, naming=on), patience)
     told: Answers = {
         signal: answer if isinstance(answer, TunerError) else signals.canonical(answer, on)
         for signal, answer in answers.items()

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from airflow_tuner import executor, signals, singles
+from airflow_tuner import executor, questions, singles
 from airflow_tuner.executor import Executors
 from airflow_tuner.signals import Series
 from airflow_tuner.singles import Held, TaskMemory
@@ -207,17 +207,17 @@ class Airflow:
 
 def executors(answers: Answers) -> Executors:
     """What runs the tasks, as Airflow 3 says it."""
-    gauges = answers.get(signals.GAUGES.name, ())
+    gauges = answers.get(questions.GAUGES.name, ())
     found = [item for item in gauges if item.labels.get("__name__") == "airflow_executor_open_slots"]
     return executor.gauges(item.labels.get("executor", "") for item in found)
 
 
 def read(answers: Answers, line: str | None, runs: Executors = executor.UNKNOWN) -> Airflow:
-    """Airflow's signals out of the answers to `signals.AIRFLOW`; `line` is the major version, `2` or `3`.
+    """Airflow's signals out of the answers to `questions.AIRFLOW`; `line` is the major version, `2` or `3`.
 
     `runs`: what runs the tasks.
     """
-    gauges = answers.get(signals.GAUGES.name, ())
+    gauges = answers.get(questions.GAUGES.name, ())
     beating = [item for item in gauges if item.labels.get("__name__") == "airflow_scheduler_heartbeat"]
     if not beating:
         return Airflow(
@@ -231,8 +231,11 @@ def read(answers: Answers, line: str | None, runs: Executors = executor.UNKNOWN)
             problem=f"The metrics source has series of {len(senders)} Airflows ({told}). Name this one's labels in "
             "spec.metrics.airflowMatchLabels."
         )
-    of_files = answers.get(signals.SLOWEST_FILES.name, ())
-    answered = [*answers.get(signals.AIRFLOW_RATES.name, ()), *answers.get(signals.AIRFLOW_SIGNS.name, ())]
+    of_files = answers.get(questions.SLOWEST_FILES.name, ())
+    answered = [
+        *answers.get(questions.AIRFLOW_RATES.name, ()),
+        *answers.get(questions.AIRFLOW_SIGNS.name, ()),
+    ]
     answered += [item for item in of_files if "signal" in item.labels]
     rates = {item.labels.get("signal", ""): item.value for item in answered if "dag_id" not in item.labels}
     by_dag = [item for item in answered if "dag_id" in item.labels]
@@ -248,7 +251,7 @@ def read(answers: Answers, line: str | None, runs: Executors = executor.UNKNOWN)
         return Airflow(problem=problem, still="beats" in rates and "known" in rates)
     return Airflow(
         tasks=replace(
-            _tasks(gauges, answers.get(signals.QUEUES.name, ()), rates, runs),
+            _tasks(gauges, answers.get(questions.QUEUES.name, ()), rates, runs),
             paces=_paces(by_dag),
             largest=singles.largest(answered),
         ),

@@ -7,7 +7,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 
-from airflow_tuner import signals, telemetry
+from airflow_tuner import questions, telemetry
 from airflow_tuner.fleet import Deployment
 from airflow_tuner.signals import Series
 
@@ -42,12 +42,14 @@ class Scrapes:
 
     def read(self) -> telemetry.Airflow:
         """What the product makes of it."""
-        found = GAUGE.search(signals.GAUGES.promql)
+        found = GAUGE.search(questions.GAUGES.promql)
         assert found is not None
         answers = {
-            signals.GAUGES.name: tuple(self._instant(found[1])),
-            signals.QUEUES.name: tuple(self._queues()),
-            signals.AIRFLOW_RATES.name: tuple(Series({"signal": name}, value) for name, value in self._rates().items()),
+            questions.GAUGES.name: tuple(self._instant(found[1])),
+            questions.QUEUES.name: tuple(self._queues()),
+            questions.AIRFLOW_RATES.name: tuple(
+                Series({"signal": name}, value) for name, value in self._rates().items()
+            ),
         }
         return telemetry.read(answers, self.fleet.line)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from airflow_tuner import api, signals, telemetry
+from airflow_tuner import api, questions, telemetry
 from airflow_tuner.fleet import Deployment, Laws
 from airflow_tuner.model import Finding, Pod, Severity
 from airflow_tuner.signals import Series
@@ -127,7 +127,11 @@ def test_only_a_dag_of_which_all_is_told_is_read() -> None:
         Series({"signal": name, "dag_id": "young"}, value) for name, value in parts.items() if name != "held_ended"
     ]
     told += [Series({"signal": "open_least", "pool": "a.b"}, 4)]
-    answers = {signals.GAUGES.name: beats, signals.AIRFLOW_RATES.name: tuple(rates), signals.QUEUES.name: tuple(told)}
+    answers = {
+        questions.GAUGES.name: beats,
+        questions.AIRFLOW_RATES.name: tuple(rates),
+        questions.QUEUES.name: tuple(told),
+    }
     found = telemetry.read(answers, "3").tasks
     assert found is not None
     assert found.held == (Held("etl", 24, 15, 16, 60),)

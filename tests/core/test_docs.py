@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 import yaml
 
-from airflow_tuner import api, crd, signals
+from airflow_tuner import api, crd, questions
 from airflow_tuner.namings import NAMINGS, Naming
 from airflow_tuner.quantity import MEBIBYTE, readable
 
@@ -227,7 +227,7 @@ def expanded(pattern: str) -> set[str]:
 
 def series(on: Naming) -> set[str]:
     """Every series that the questions in this naming name."""
-    texts = [signal.texts[on.name] for signal in signals.AIRFLOW]
+    texts = [signal.texts[on.name] for signal in questions.AIRFLOW]
     patterns = {one for text in texts for one in re.findall(r'__name__=~"([^"]+)"', text)}
     named = {name for text in texts for name in re.findall(r'(?<!["\w])(airflow_\w+)(?=[{\[])', text)}
     return named | {name for pattern in patterns for name in expanded(pattern)}
@@ -240,7 +240,15 @@ def test_the_table_of_metrics_names_every_signal_and_just_the_series_that_are_as
         for line in re.findall(r"^\| `[a-z_]+`.*\|$", page, re.MULTILINE)
     ]
     named = [name for row in rows for name in re.findall(r"`(\w+)`", row[0])]
-    parts = {"gauges", "queues", "queued_least", "slowest_files", *signals.RATES, *signals.SIGNS, *signals.FILES}
+    parts = {
+        "gauges",
+        "queues",
+        "queued_least",
+        "slowest_files",
+        *questions.RATES,
+        *questions.SIGNS,
+        *questions.FILES,
+    }
     assert {*named} == parts
     assert len(named) == len(parts) + 1, "each once, but the gauges"
     told: dict[str, set[str]] = {name: set() for name in NAMINGS}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airflow_tuner import api, executor, explain, inventory, operator, report, signals, telemetry
+from airflow_tuner import api, executor, explain, inventory, operator, questions, report, telemetry
 from airflow_tuner.executor import Executors
 from airflow_tuner.model import Death, Finding, Pod, Severity, TaskPod
 from core import test_inventory, test_stranded
@@ -134,9 +134,9 @@ def test_two_schedulers_that_differ_tell_nothing() -> None:
 
 
 def test_airflow_3_tells_it_in_its_gauges_and_workers_are_the_weakest_sign() -> None:
-    answers = {signals.GAUGES.name: GAUGES}
+    answers = {questions.GAUGES.name: GAUGES}
     assert telemetry.executors(answers).names == ("CeleryExecutor",)
-    assert not telemetry.executors({signals.GAUGES.name: (gauge("executor_open_slots", 3),)})
+    assert not telemetry.executors({questions.GAUGES.name: (gauge("executor_open_slots", 3),)})
     assert inventory.executors_of([worker()]) == Executors(("CeleryExecutor",), "there is StatefulSet/airflow-worker")
     assert not inventory.executors_of([scheduler()])
 

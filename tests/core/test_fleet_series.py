@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from airflow_tuner import signals
+from airflow_tuner import questions
 from airflow_tuner.fleet import Deployment, Laws
 
 BEATS = "airflow_scheduler_heartbeat"
@@ -43,7 +43,7 @@ def expanded(pattern: str) -> Iterator[str]:
 def asked() -> set[str]:
     """Patterns of all names that the product asks Airflow's exporter for."""
     found = set()
-    for signal in signals.AIRFLOW:
+    for signal in questions.AIRFLOW:
         found |= set(re.findall(r"\b(airflow_\w+)\{", signal.promql))
         for pattern in re.findall(r'__name__=~"([^"]+)"', signal.promql):
             # The innermost groups come first, so an outer one is split only once it holds no other.

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from airflow_tuner import signals, telemetry
+from airflow_tuner import questions, telemetry
 from airflow_tuner.model import Finding, Severity, Workload
 from airflow_tuner.signals import Series
 from airflow_tuner.singles import TaskMemory
@@ -86,9 +86,9 @@ def test_they_are_read_the_largest_first_and_no_answer_is_no_task() -> None:
     sizes = [Series({"signal": "task_memory", "task": name}, size) for name, size in (("a_b", 1e9), ("c_d", 3e9))]
     beats = (Series({"__name__": "airflow_scheduler_heartbeat"}, 13),)
     answers = {
-        signals.GAUGES.name: beats,
-        signals.AIRFLOW_RATES.name: tuple(told),
-        signals.AIRFLOW_SIGNS.name: tuple(sizes),
+        questions.GAUGES.name: beats,
+        questions.AIRFLOW_RATES.name: tuple(told),
+        questions.AIRFLOW_SIGNS.name: tuple(sizes),
     }
     read = telemetry.read(answers, "2").tasks
     assert read is not None

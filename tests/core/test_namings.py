@@ -6,7 +6,7 @@ from urllib.parse import quote_plus
 
 import pytest
 
-from airflow_tuner import api, report, signals, telemetry
+from airflow_tuner import api, questions, report, signals, telemetry
 from airflow_tuner.namings import CHART, NAMINGS, OPENTELEMETRY, TAGGED, Naming, chosen
 from airflow_tuner.signals import Series
 from core.worlds import observed, pod, spec, turn, worker
@@ -53,10 +53,10 @@ def by_labels(total: str = "", executor: str = "executor_class_name", **more: st
 def read(on: Naming, gauges: tuple[Series, ...], label: str, line: str = "3") -> telemetry.Airflow:
     """What is read of them, with rates that are the same in all namings, and one slow file under this label."""
     told = {
-        signals.GAUGES.name: gauges,
-        signals.QUEUES.name: (Series({"__name__": "airflow_ti_queued", "queue": "default"}, 29),),
-        signals.AIRFLOW_RATES.name: tuple(Series({"signal": name}, value) for name, value in RATES.items()),
-        signals.SLOWEST_FILES.name: (
+        questions.GAUGES.name: gauges,
+        questions.QUEUES.name: (Series({"__name__": "airflow_ti_queued", "queue": "default"}, 29),),
+        questions.AIRFLOW_RATES.name: tuple(Series({"signal": name}, value) for name, value in RATES.items()),
+        questions.SLOWEST_FILES.name: (
             Series({label: "slow"}, 0.002),
             *(Series({"signal": name}, value) for name, value in FILES.items()),
         ),
@@ -127,7 +127,7 @@ def test_every_naming_asks_as_many_questions_and_none_too_long_for_a_url(on: Nam
     # 8 KiB, with labels of a usual length.
     labels = 'cluster="production-europe",namespace="airflow-production"'
     scope = signals.Scope(container=labels, cluster=labels, airflow=labels, window=300, rounds=1200, naming=on)
-    for signal in (*signals.AIRFLOW, signals.NAMED):
+    for signal in (*questions.AIRFLOW, questions.NAMED):
         text = signals.query(signal, scope)
         assert len(quote_plus(text)) < 7000, signal.name
         # What is left stands for a part of a label, in Prometheus' own way.
@@ -137,9 +137,9 @@ def test_every_naming_asks_as_many_questions_and_none_too_long_for_a_url(on: Nam
 
 def test_a_naming_asks_for_all_that_the_charts_has_but_what_it_does_not_tell() -> None:
     for on in NAMINGS.values():
-        assert set(signals.rates(on)) == set(signals.RATES)
-        assert set(signals.files(on)) == set(signals.FILES)
-        absent = set(signals.SIGNS) - set(signals.signs(on))
+        assert set(questions.rates(on)) == set(questions.RATES)
+        assert set(questions.files(on)) == set(questions.FILES)
+        absent = set(questions.SIGNS) - set(questions.signs(on))
         assert absent == ({"dag_now", "dag_day", "dag_week", "dags_now"} if on is OPENTELEMETRY else set()), on.name
 
 

@@ -6,7 +6,7 @@ from urllib.parse import quote_plus
 
 import pytest
 
-from airflow_tuner import signals, telemetry
+from airflow_tuner import questions, signals, telemetry
 from airflow_tuner.executor import UNKNOWN, Executors
 from airflow_tuner.signals import Series
 from airflow_tuner.telemetry import Pace, Pool
@@ -67,10 +67,10 @@ def read(
     runs: Executors = UNKNOWN,
 ) -> telemetry.Airflow:
     answers = {
-        signals.GAUGES.name: gauges,
-        signals.QUEUES.name: queues,
-        signals.AIRFLOW_RATES.name: tuple(Series({"signal": name}, value) for name, value in rates.items()),
-        signals.SLOWEST_FILES.name: FILES,
+        questions.GAUGES.name: gauges,
+        questions.QUEUES.name: queues,
+        questions.AIRFLOW_RATES.name: tuple(Series({"signal": name}, value) for name, value in rates.items()),
+        questions.SLOWEST_FILES.name: FILES,
     }
     return telemetry.read(answers, line, runs)
 
@@ -196,8 +196,8 @@ def test_the_pace_of_a_dag_is_told_against_the_most_of_a_day_and_of_a_week_befor
         return Series({"signal": signal, **labels}, value)
 
     answers = {
-        signals.GAUGES.name: GAUGES,
-        signals.AIRFLOW_RATES.name: (
+        questions.GAUGES.name: GAUGES,
+        questions.AIRFLOW_RATES.name: (
             *(told(name, value) for name, value in RATES.items()),
             told("dags_now", 900.4),
             told("dag_now", 20.0, dag_id="calm"),
@@ -255,5 +255,5 @@ def test_no_question_is_longer_than_what_a_proxy_takes_in_a_url() -> None:
     # 8 KiB, with labels of a usual length.
     labels = 'cluster="production-europe",namespace="airflow-production"'
     scope = signals.Scope(container=labels, cluster=labels, airflow=labels, window=300, rounds=1200)
-    for signal in signals.MEMORY + signals.CONTAINERS + signals.AIRFLOW:
+    for signal in signals.MEMORY + signals.CONTAINERS + questions.AIRFLOW:
         assert len(quote_plus(signals.query(signal, scope))) < 7000, signal.name

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from airflow_tuner import api, signals, telemetry, witness
+from airflow_tuner import api, questions, telemetry, witness
 from airflow_tuner.diagnose import diagnose
 from airflow_tuner.model import Finding, Observation, Pod
 from airflow_tuner.signals import Series
@@ -160,7 +160,11 @@ def test_the_series_of_tasks_are_read_by_queue() -> None:
         Series({"signal": "ran", "queue": "heavy", "dag_id": "big", "task_id": "model"}, 1),
         Series({"signal": "killed", "task": "etl_load"}, 1),
     )
-    answers = {signals.GAUGES.name: (beats,), signals.AIRFLOW_RATES.name: tuple(rates), signals.QUEUES.name: told}
+    answers = {
+        questions.GAUGES.name: (beats,),
+        questions.AIRFLOW_RATES.name: tuple(rates),
+        questions.QUEUES.name: told,
+    }
     found = telemetry.read(answers, "3").tasks
     assert found is not None
     assert found.ran == {"default": {"etl.load": 2}, "heavy": {"big.model": 1}}

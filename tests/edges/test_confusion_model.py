@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from airflow_tuner import signals
+from airflow_tuner import questions
 from airflow_tuner.observe import wanted
 from testbed.loopback import fetch
 from testbed.model_causes import alone, cause
@@ -55,7 +55,7 @@ def test_asked_over_a_range_the_answers_are_those_of_single_moments(
     world = worlds["cause"]
     moments = [world.seen[number].at for number in (3, -1)]
     told = 0
-    for signal in (*wanted(airflow=True), *signals.AIRFLOW):
+    for signal in (*wanted(airflow=True), *questions.AIRFLOW):
         answers = Answers(source, signal, world, SPEC)
         for at in moments:
             if signal.lasts:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from airflow_tuner import api, observe, prometheus, settings, signals, telemetry
+from airflow_tuner import api, observe, prometheus, questions, settings, signals, telemetry
 from airflow_tuner.namings import CHART, NAMINGS, OPENTELEMETRY, TAGGED, Naming, chosen
 from airflow_tuner.prometheus import Prometheus
 from airflow_tuner.signals import Series, Signal
@@ -80,7 +80,7 @@ class Source:
 
     def naming(self, **labels: str) -> Naming | None:
         """What is chosen for the Airflow with these labels."""
-        found = asked_for(self.prometheus.url, signals.NAMED, scope(CHART, labels))
+        found = asked_for(self.prometheus.url, questions.NAMED, scope(CHART, labels))
         return chosen({one.labels["signal"]: one.value for one in found})
 
     def parts(self, on: Naming, **labels: str) -> set[str]:
@@ -103,7 +103,7 @@ class Source:
     def answers(self, on: Naming, labels: Mapping[str, str]) -> dict[str, tuple[Series, ...]]:
         """All questions."""
         own = scope(on, labels)
-        return {one.name: signals.canonical(asked_for(self.prometheus.url, one, own), on) for one in signals.AIRFLOW}
+        return {one.name: signals.canonical(asked_for(self.prometheus.url, one, own), on) for one in questions.AIRFLOW}
 
 
 def scope(on: Naming, labels: Mapping[str, str]) -> signals.Scope:
@@ -127,7 +127,7 @@ def source(area: Area, needs: Callable[..., None]) -> Iterator[Source]:
 
 @EACH
 def test_every_part_of_every_question_is_answered_but_what_is_not_told(source: Source, world: World) -> None:
-    every = {*signals.RATES, *signals.SIGNS, *signals.FILES, "queued_least"} - TOO_YOUNG - NOT_CAPTURED
+    every = {*questions.RATES, *questions.SIGNS, *questions.FILES, "queued_least"} - TOO_YOUNG - NOT_CAPTURED
     found = source.parts(world.on, **world.labels) - BY_CHANCE - NOT_CAPTURED
     assert found == every - world.absent
     assert source.naming(**world.labels) is world.on
@@ -206,7 +206,7 @@ def test_a_task_in_a_group_that_a_mapping_tells_twice_waits_once(source: Source)
             for age in ages
         )
     )
-    found = [*source.answers(TAGGED, {"release": "groups"})[signals.QUEUES.name]]
+    found = [*source.answers(TAGGED, {"release": "groups"})[questions.QUEUES.name]]
     found = [one for one in found if one.labels.get("signal") != "ran"]
     assert {one.labels.get("signal") or one.labels["__name__"]: one.value for one in found} == {
         "airflow_ti_queued": 9,
@@ -321,7 +321,7 @@ def test_the_naming_is_asked_for_once_in_ten_minutes_and_then_as_many_questions_
 
 
 @pytest.mark.parametrize("on", NAMINGS.values(), ids=lambda one: one.name)
-@pytest.mark.parametrize("signal", [*signals.AIRFLOW, signals.NAMED], ids=lambda one: one.name)
+@pytest.mark.parametrize("signal", [*questions.AIRFLOW, questions.NAMED], ids=lambda one: one.name)
 def test_every_question_is_promql_whatever_the_labels_are(source: Source, signal: Signal, on: Naming) -> None:
     for number, text in enumerate(("", *NASTY)):
         labels = {} if not text else {"note": text}

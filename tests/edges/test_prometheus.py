@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from airflow_tuner import api, observe, prometheus, reconcile, signals, telemetry
+from airflow_tuner import api, observe, prometheus, questions, reconcile, signals, telemetry
 from airflow_tuner.cluster import Cluster
 from airflow_tuner.errors import Misconfigured, Unavailable
 from airflow_tuner.model import MetricsState, Observation
@@ -81,7 +81,7 @@ class Scraped:
         """What our client makes of Airflow's own series with these labels."""
         metrics = api.Metrics(airflow_match_labels=labels, window_seconds=WINDOW)
         scope = prometheus.scope(metrics, "n")
-        return telemetry.read({one.name: asked_for(self.prometheus.url, one, scope) for one in signals.AIRFLOW}, line)
+        return telemetry.read({one.name: asked_for(self.prometheus.url, one, scope) for one in questions.AIRFLOW}, line)
 
 
 def _escaped(text: str) -> str:
@@ -393,7 +393,7 @@ def test_every_signal_of_both_lines_is_read(scraped: Scraped) -> None:
     scope = prometheus.scope(api.Metrics(airflow_match_labels={"release": "three"}, window_seconds=WINDOW), "n")
 
     def rates() -> dict[str, float]:
-        asked = (signals.AIRFLOW_RATES, signals.AIRFLOW_SIGNS, signals.SLOWEST_FILES)
+        asked = (questions.AIRFLOW_RATES, questions.AIRFLOW_SIGNS, questions.SLOWEST_FILES)
         found = [item for signal in asked for item in asked_for(scraped.prometheus.url, signal, scope)]
         return {item.labels["signal"]: item.value for item in found if "signal" in item.labels}
 
@@ -402,7 +402,11 @@ def test_every_signal_of_both_lines_is_read(scraped: Scraped) -> None:
         return 0 if parsing is None else len(parsing.slowest)
 
     # What needs a history of hours, or nodes, has a test of its own.
-    young = {*signals.RATES, *signals.SIGNS, *signals.FILES} - {"dag_day", "dag_week", "task_memory"}
+    young = {*questions.RATES, *questions.SIGNS, *questions.FILES} - {
+        "dag_day",
+        "dag_week",
+        "task_memory",
+    }
     scraped.wait(lambda: set(rates()) == young, "every rate")
     # Looks are five minutes apart by the clock: one more may have come meanwhile.
     now = rates()
@@ -478,7 +482,7 @@ def test_the_pace_of_the_busiest_dags_is_known_against_what_they_did_before(scra
     # The oldest first, in one scrape: each line has its own time.
     scraped.show(*pages)
     # A week is 400 s here, a day 120 s, six hours are 60 s and ten minutes 30 s.
-    small = signals.pace(CHART.ends, "30s", "120s", "60s", "30s", "400s")
+    small = questions.pace(CHART.ends, "30s", "120s", "60s", "30s", "400s")
     promql = " or ".join(f'label_replace({one},"signal","{name}","","")' for name, one in small.items())
     scope = prometheus.scope(api.Metrics(airflow_match_labels={"release": "paces"}, window_seconds=WINDOW), "n")
     found = asked_for(scraped.prometheus.url, Signal("paces", promql, "tasks", ""), scope)
@@ -550,7 +554,7 @@ def test_dags_that_are_held_back_are_known_with_what_they_did_meanwhile(scraped:
     scope = prometheus.scope(api.Metrics(airflow_match_labels={"release": "held"}), "n")
     (pool,) = [
         item
-        for item in asked_for(scraped.prometheus.url, signals.QUEUES, scope)
+        for item in asked_for(scraped.prometheus.url, questions.QUEUES, scope)
         if item.labels.get("signal") == "open_least"
     ]
     assert pool.labels["pool"] == "a.pool"
@@ -573,7 +577,7 @@ def test_the_largest_tasks_of_airflow_2_are_known_in_bytes_of_the_smallest_node(
     )
     metrics = api.Metrics(match_labels={"release": "hogs"}, airflow_match_labels={"release": "hogs"})
     # All lines come from one exporter here, so what the lines call their instance has another name.
-    promql = signals.TASK_MEMORY.replace("(instance)", "(exported_instance)")
+    promql = questions.TASK_MEMORY.replace("(instance)", "(exported_instance)")
 
     def sizes(namespace: str) -> dict[str, float]:
         signal, scope = Signal("hogs", promql, "bytes", ""), prometheus.scope(metrics, namespace)
@@ -608,7 +612,7 @@ def test_several_airflows_in_one_prometheus_are_told_and_a_label_singles_one_out
 def test_files_that_have_just_come_are_named_with_all_their_parses(scraped: Scraped) -> None:
     scraped.show(paged(AIRFLOW_3, still=True, release="fresh"))
     scope = prometheus.scope(api.Metrics(airflow_match_labels={"release": "fresh"}, window_seconds=WINDOW), "n")
-    found = asked_for(scraped.prometheus.url, signals.SLOWEST_FILES, scope)
+    found = asked_for(scraped.prometheus.url, questions.SLOWEST_FILES, scope)
     seconds = {item.labels["file"]: item.value for item in found if "signal" not in item.labels}
     assert set(seconds) == {f"dags_folder_{name}" for name in ("slow_000", "slow_006", "short_tasks")}
     assert seconds["dags_folder_slow_000"] == pytest.approx(0.017461735 / 8)
@@ -667,7 +671,7 @@ def test_the_nodes_cpu_is_told_for_every_container_on_it(scraped: Scraped) -> No
 
 
 @pytest.mark.parametrize(
-    "signal", [*signals.MEMORY, signals.GROWTH, *signals.CONTAINERS, *signals.AIRFLOW], ids=lambda one: one.name
+    "signal", [*signals.MEMORY, signals.GROWTH, *signals.CONTAINERS, *questions.AIRFLOW], ids=lambda one: one.name
 )
 def test_every_question_is_promql_whatever_the_labels_are(scraped: Scraped, signal: Signal) -> None:
     for number, text in enumerate(("", *NASTY)):

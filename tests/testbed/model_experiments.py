@@ -25,7 +25,19 @@ from testbed.processes import Area
 from testbed.programs import build
 from testbed.telling import say
 
-DECIDING = ("lag", "stranded", "runaway", "signals", "telemetry", "kills", "footprint", "concurrency", "parsing")
+DECIDING = (
+    "lag",
+    "stranded",
+    "runaway",
+    "signals",
+    "questions",
+    "namings",
+    "telemetry",
+    "kills",
+    "footprint",
+    "concurrency",
+    "parsing",
+)
 SEEDS = 5
 """Of each cause, weak and plain."""
 

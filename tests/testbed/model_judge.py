@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from airflow_tuner import api, parsing, prometheus, restarts, signals, status
+from airflow_tuner import api, parsing, prometheus, questions, restarts, signals, status
 from airflow_tuner.decide import decide
 from airflow_tuner.diagnose import diagnose
 from airflow_tuner.model import Finding
@@ -80,7 +80,7 @@ def asked(name: str) -> bool:
 @cache
 def _patterns() -> frozenset[str]:
     found = set()
-    for signal in signals.AIRFLOW:
+    for signal in questions.AIRFLOW:
         found |= {*re.findall(r"\b(airflow_\w+)\{", signal.promql)}
         found |= {*re.findall(r'__name__=~"([^"]+)"', signal.promql)}
     return frozenset(found)
@@ -116,7 +116,7 @@ def remembering(area: Area, worlds: Sequence[World]) -> Prometheus:
 def looks(source: Prometheus, world: World, spec: api.Spec = SPEC) -> Iterator[Look]:
     """All looks at a world, one after another."""
     prior = api.Status()
-    answers = {signal: Answers(source, signal, world, spec) for signal in (*wanted(airflow=True), *signals.AIRFLOW)}
+    answers = {signal: Answers(source, signal, world, spec) for signal in (*wanted(airflow=True), *questions.AIRFLOW)}
     for seen in world.seen:
         values: dict[str, tuple[Series, ...]] = {}
         for signal, answer in answers.items():
