@@ -75,7 +75,8 @@ def test_what_weeks_did_not_take_is_given_back_in_place_and_the_past_outlives_it
 ) -> None:
     prometheus, exporter = source
     with played_airflow(chart, NAMESPACE) as airflow:
-        airflow.deploy("worker", 2, {"requests": {"memory": "2Gi"}, "limits": {"memory": "4Gi"}})
+        slots = [{"name": "AIRFLOW__CELERY__WORKER_CONCURRENCY", "value": "2"}]
+        airflow.deploy("worker", 2, {"requests": {"memory": "2Gi"}, "limits": {"memory": "4Gi"}}, env=slots)
         eventually(lambda: len(airflow.pods()) == 2, "two workers")
         airflow.run_all()
         exporter.body = present(airflow, 300)

@@ -312,9 +312,16 @@ def test_tasks_that_wait_for_the_scheduler_are_told_with_what_its_memory_carries
     assert (finding.severity, finding.target) == (Severity.WARNING, "scheduler")
     assert finding.message == (
         "40 tasks wait for 16 slots, about 152 s at the present pace; the objective is 30 s. ParallelismCapped: All 16 "
-        "slots of core.parallelism are taken, and tasks run in the scheduler's own container (LocalExecutor). Raise "
-        "config.core.parallelism of the chart: its memory limit of 2048 MiB carries 32."
+        "slots of core.parallelism are taken, by tasks that run or start, and tasks run in the scheduler's own container "
+        "(LocalExecutor). Raise config.core.parallelism of the chart: its memory limit of 2048 MiB carries 32."
     )
+
+
+def test_tasks_that_start_hold_their_slots_as_those_do_that_run() -> None:
+    assert "QueueLagHigh" not in local(40, 8).found
+    assert "QueueLagHigh" not in local(40, 8, waiting_least=0).found
+    assert "ParallelismCapped" in only(local(40, 8, waiting_least=20), "QueueLagHigh").message
+    assert "QueueLagHigh" not in local(40, 7, waiting_least=20).found
 
 
 def test_where_memory_ends_more_parallelism_is_not_advised_alone() -> None:
