@@ -84,8 +84,8 @@ def _capped(pods: Sequence[Pod], slots: int, seen: Observation, past: Past) -> s
             "LocalExecutor in the chart's values, or CeleryExecutor."
         )
     taken = (
-        f"All {counted(slots, 'slot', 'slots')} of core.parallelism are taken, by tasks that run or start, and tasks run in the scheduler's own "
-        f"container ({seen.executors.told})."
+        f"All {counted(slots, 'slot', 'slots')} of core.parallelism are taken, by tasks that run or start, and that in "
+        f"the scheduler's own container ({seen.executors.told})."
     )
     law, limits = footprint(pods, slots, seen, past), [pod.running.limit for pod in pods if pod.running is not None]
     known = [limit for limit in limits if limit is not None]

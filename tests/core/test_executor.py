@@ -312,7 +312,7 @@ def test_tasks_that_wait_for_the_scheduler_are_told_with_what_its_memory_carries
     assert (finding.severity, finding.target) == (Severity.WARNING, "scheduler")
     assert finding.message == (
         "40 tasks wait for 16 slots, about 152 s at the present pace; the objective is 30 s. ParallelismCapped: All 16 "
-        "slots of core.parallelism are taken, by tasks that run or start, and tasks run in the scheduler's own container "
+        "slots of core.parallelism are taken, by tasks that run or start, and that in the scheduler's own container "
         "(LocalExecutor). Raise config.core.parallelism of the chart: its memory limit of 2048 MiB carries 32."
     )
 
