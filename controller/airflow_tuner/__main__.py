@@ -1,4 +1,4 @@
-"""The command line: `airflow-tuner run`, `diagnose`, `plan`, `explain`, `crd` and `reference`."""
+"""The command line: `airflow-tuner run`, `diagnose`, `plan`, `explain`, `replay`, `crd` and `reference`."""
 
 import asyncio
 import json
@@ -182,6 +182,35 @@ def explain_command(target: str, **where: Any) -> None:  # noqa: ANN401 - the op
         names = ", ".join(item.workload.target for item in told.decision.targets) or "none"
         msg = f"the policy has no target {target}; it has: {names}"
         raise click.ClickException(msg) from error
+
+
+@main.command("replay")
+@click.option("--policy", type=click.Path(path_type=Path), help="File with the TuningPolicy.")
+@click.option("--schema", is_flag=True, help="Print the JSON schemas of a line that goes in and of one that comes out.")
+@click.option("--reference", "page", is_flag=True, help="Print the fields of both as a Markdown page.")
+def replay_command(policy: Path | None, schema: bool, page: bool) -> None:
+    """Decide for observations: JSON lines on standard input, one decision for each on standard output."""
+    from airflow_tuner import form, policies, replay, transcript
+
+    if schema or page:
+        click.echo(form.rendered() if page else f"{json.dumps(transcript.schema(), indent=2)}\n", nl=False)
+        return
+    if policy is None:
+        msg = "name a file with the TuningPolicy: --policy FILE"
+        raise click.UsageError(msg)
+    try:
+        lines = (line.decode() for line in sys.stdin.buffer)
+        for answer in replay.answers(policies.read(policy, "default"), lines, lambda told: click.echo(told, err=True)):
+            sys.stdout.write(f"{answer}\n")
+            sys.stdout.flush()
+    except (Misconfigured, UnicodeDecodeError) as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    except BrokenPipeError:
+        # Nobody reads on: not even the interpreter may write at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 @main.command("crd")

@@ -5,9 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from airflow_tuner import api, reconcile
+from airflow_tuner import api, policies, reconcile
 from airflow_tuner.autoscalers import Autoscalers
 from airflow_tuner.brokers import Brokers
 from airflow_tuner.cluster import Cluster, NotFound, policy_path
@@ -32,7 +30,7 @@ async def look_once(
     async with await Cluster.connect(kubeconfig) as cluster:
         brokers = Brokers(cluster) if broker else None
         try:
-            policy = _read(file, namespace) if file else await _found(cluster, namespace, name)
+            policy = policies.read(file, namespace) if file else await _found(cluster, namespace, name)
             others = [] if file else await cluster.list(policy_path(namespace), {})
             now = datetime.now(UTC)
             found = await Autoscalers(cluster).of(policy["metadata"]["namespace"], now)
@@ -41,20 +39,6 @@ async def look_once(
         finally:
             if brokers is not None:
                 brokers.close()
-
-
-def _read(file: Path, namespace: str) -> Object:
-    """A policy that is not applied: it has no past."""
-    try:
-        policy = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        msg = f"{file} cannot be read as YAML."
-        raise Misconfigured(msg) from error
-    if not isinstance(policy, dict) or policy.get("kind") != api.KIND or not isinstance(policy.get("spec"), dict):
-        msg = f"{file} holds no {api.KIND}."
-        raise Misconfigured(msg)
-    metadata = policy.get("metadata") or {}
-    return {**policy, "status": {}, "metadata": {"namespace": namespace, **metadata}}
 
 
 async def _found(cluster: Cluster, namespace: str, name: str | None) -> Object:

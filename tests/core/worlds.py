@@ -7,8 +7,7 @@ from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
 from airflow_tuner import api, restarts, status, telemetry
-from airflow_tuner.decide import decide, from_tuned
-from airflow_tuner.diagnose import diagnose
+from airflow_tuner.decide import from_tuned
 from airflow_tuner.model import (
     Death,
     Decision,
@@ -24,6 +23,7 @@ from airflow_tuner.model import (
     Usage,
     Workload,
 )
+from airflow_tuner.outcome import outcome
 
 MI = 2**20
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -210,11 +210,9 @@ class Turn:
 def turn(policy: api.Spec, seen: Observation, prior: api.Status | None = None, *, paused: bool = False) -> Turn:
     """One turn: diagnose, decide, render. The status passes through the API server's form, as it does for real."""
     prior = prior or api.Status()
-    findings = diagnose(policy, seen, prior)
-    decision = decide(policy, seen, prior, identity="policy-uid", paused=paused)
-    waiting = restarts.waiting(policy, seen, decision)
-    new = status.rendered(prior, policy, seen, findings, decision, waiting, generation=1)
-    return Turn(seen, findings, decision, api.Status.model_validate(status.as_written(new)), waiting)
+    came = outcome(policy, seen, prior, identity="policy-uid", paused=paused, generation=1)
+    written = api.Status.model_validate(status.as_written(came.status))
+    return Turn(seen, came.findings, came.decision, written, came.waiting)
 
 
 def applied(last: Turn, *, seconds: float = 0) -> Observation:
