@@ -54,6 +54,11 @@ chart: crd ## Copy the generated definitions into the chart, and lint it
 	@cp crds/*.yaml charts/airflow-tuner/files/
 	@$(BIN)/python -m pytest -q tests/chart
 
+.PHONY: bench
+bench: $(READY) ## The tuner against its peers in the fleet model (SCENARIO, CONTROLLER, DAYS, SEEDS, ABLATION, JOBS, PAGE=1)
+	@PYTHONPATH=. $(BIN)/python -m benchmarks --scenario "$(SCENARIO)" --controller "$(CONTROLLER)" --seeds "$(or $(SEEDS),report)" \
+	  --ablation "$(ABLATION)" --jobs "$(or $(JOBS),1)" $(if $(DAYS),--days $(DAYS)) $(if $(PAGE),--page)
+
 .PHONY: prove
 prove: $(READY) ## A long experiment: CASE=name (without CASE: lists them); figures go to docs/evidence/
 	@$(BIN)/python -m testbed.prove $(CASE)

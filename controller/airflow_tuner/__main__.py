@@ -1,4 +1,4 @@
-"""The command line: `airflow-tuner run`, `diagnose`, `plan`, `explain`, `replay`, `crd` and `reference`."""
+"""The command line: `airflow-tuner run`, `diagnose`, `plan`, `explain`, `replay`, `simulate`, `crd`, `reference`."""
 
 import asyncio
 import json
@@ -211,6 +211,37 @@ def replay_command(policy: Path | None, schema: bool, page: bool) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+@main.command("simulate")
+@click.argument("scenario", required=False)
+@click.option("--seed", default=1, show_default=True, help="Another gives other tasks of the same kind.")
+@click.option("--days", type=click.IntRange(min=1), help="So many scored days instead of the whole story.")
+@click.option("--policy", type=click.Path(path_type=Path), help="File with a TuningPolicy; else one with wide bounds.")
+@click.option("--memory", help="Memory of each worker at the beginning, e.g. 2Gi; else what a careful user sets.")
+def simulate_command(
+    scenario: str | None, seed: int, days: int | None, policy: Path | None, memory: str | None
+) -> None:
+    """Tell day by day what the tuner does in SCENARIO, a story of an Airflow of 20 workers; without it, list them."""
+    from airflow_tuner import policies, quantity, simulate
+    from airflow_tuner.fleet.scenarios import SCENARIOS, shortened
+
+    if scenario is None:
+        click.echo("\n".join(f"{made.name:14} {made.told}" for made in SCENARIOS.values()))
+        return
+    if scenario not in SCENARIOS:
+        msg = f"there is no scenario {scenario}; there are: {', '.join(SCENARIOS)}"
+        raise click.UsageError(msg)
+    story = SCENARIOS[scenario] if days is None else shortened(SCENARIOS[scenario], days)
+    try:
+        document = policies.read(policy, "default") if policy else simulate.parsed(simulate.POLICY)
+        size = None if memory is None else quantity.parse(memory) // quantity.MEBIBYTE
+        click.echo(f"{story.told} {story.workers} workers with {story.slots} slots each.")
+        for day in simulate.days(story, seed, document, lambda told: click.echo(told, err=True), size):
+            click.echo(simulate.told(day, story))
+    except (Misconfigured, ValueError) as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
 
 
 @main.command("crd")

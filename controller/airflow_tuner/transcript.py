@@ -127,16 +127,20 @@ def written(seen: Observation) -> str:
     return ObservationLine(version=VERSION, observation=seen).model_dump_json(by_alias=True, exclude_defaults=True)
 
 
-def answered(seen: Observation, came: Outcome) -> str:
-    """What comes of an observation, as a line."""
+def answer(seen: Observation, came: Outcome) -> Answer:
+    """What comes of an observation, without what was known before."""
     waiting = tuple(Waits(item.pod.name, item.what, item.blocked) for item in came.waiting)
-    answer = Answer(
-        seen.at, tuple(_target(item) for item in came.decision.targets), came.decision.released, came.findings, waiting
-    )
-    return AnswerLine(version=VERSION, decision=answer).model_dump_json(by_alias=True, exclude_defaults=True)
+    targets = tuple(_target(item) for item in came.decision.targets)
+    return Answer(seen.at, targets, came.decision.released, came.findings, waiting)
 
 
-def answer(text: str) -> Answer:
+def answered(seen: Observation, came: Outcome) -> str:
+    """The same as a line."""
+    line = AnswerLine(version=VERSION, decision=answer(seen, came))
+    return line.model_dump_json(by_alias=True, exclude_defaults=True)
+
+
+def read_answer(text: str) -> Answer:
     """The answer in a line, for a program that closes the loop."""
     return AnswerLine.model_validate_json(text).decision
 

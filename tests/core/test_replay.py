@@ -78,7 +78,7 @@ def replayed(*seen: Observation, spec: api.Spec | None = None, paused: bool = Fa
     """The answers to observations that were written and read."""
     lines = [transcript.written(one) for one in seen]
     found = replay.answers(policy(spec, paused=paused), lines, lambda _: None)
-    return [transcript.answer(text) for text in found]
+    return [transcript.read_answer(text) for text in found]
 
 
 def run(text: str, file: Path) -> Result:

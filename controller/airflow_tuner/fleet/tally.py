@@ -1,6 +1,6 @@
 """What has come of a deployment over weeks, and how its dag-processor is set."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from airflow_tuner.fleet.loads import HOUR
 
@@ -15,7 +15,9 @@ class Tally:
     ended_seconds: float = 0.0
     """Of those tries, on their slots."""
     longest: float = 0.0
-    """Seconds of the longest of them since it was last looked at."""
+    """Seconds of the longest of those of the last minute."""
+    by_dag: dict[str, int] = field(default_factory=dict)
+    """How many of them, by DAG."""
     failed_tries: int = 0
     """Tries that were lost to a kill or to a drain."""
     drained_tries: int = 0

@@ -26,6 +26,9 @@ GRACE = 600.0
 BORN = 60.0
 """Seconds from the order for a pod until its container begins to start."""
 
+SEEN = 2.0
+"""Scrapes in a minute."""
+
 SLOWED = 1.5
 """Times that a task takes longer while the database is slow: it tells its state there."""
 
@@ -63,16 +66,22 @@ class Weeks:
         self.minute = 0
         self.tally = Tally()
         self.parser = Parser(scenario.interval, scenario.processes)
+        self.stranded = 0
+        """Tasks that were lost with a worker, and are taken to be running."""
         self.scheduled = 0
         """Tasks that could run and are not handed out yet."""
         self.queue: deque[Task] = deque()
         """Tasks that are handed out and wait for a slot."""
         self.workers: list[Worker] = []
+        self.running = self.most_busy = 0
+        """Tasks that run, and most of them at once in the last minute."""
         self.wait = 0.0
         """Seconds of the longest wait in the last minute: of a task that began, or still waits."""
         self._born = (limit, request, scenario.slots)
         self._arrivals = Arrivals(scenario.loads, seed, scenario.begin, scenario.growth)
         self._rng = random.Random(seed + 1)  # noqa: S311 - a model, not a secret
+        # Of its own: who looks changes nothing.
+        self._looks = random.Random(seed + 2)  # noqa: S311 - a model, not a secret
         self._events: list[Event] = []
         self._count = self._turn = 0
         self._handed_out = 0.0
@@ -99,11 +108,6 @@ class Weeks:
         return [worker for worker in self.workers if not worker.gone]
 
     @property
-    def running(self) -> int:
-        """Tasks that run."""
-        return sum(len(worker.tasks) for worker in self.workers)
-
-    @property
     def files(self) -> tuple[int, float]:
         """DAG files, and the seconds that each takes to parse."""
         return next((count, seconds) for day, count, seconds in reversed(self.scenario.files) if self.day >= day)
@@ -111,6 +115,10 @@ class Weeks:
     def in_use(self, worker: Worker) -> float:
         """Most anonymous memory that a minute with a probe comes to."""
         return max(worker.high, worker.held + self.laws.probe) + worker.leaked if worker.up else 0.0
+
+    def probe_seen(self) -> bool:
+        """Whether the scrapes of this minute catch a probe: it runs for some seconds of it."""
+        return self._looks.random() < SEEN * self.laws.probe_seconds / MINUTE
 
     # Orders.
 
@@ -163,7 +171,7 @@ class Weeks:
         for arrival in self._arrivals.of(self.minute):
             self._push(arrival.at, _ARRIVES, arrival)
         ends = self.now + MINUTE
-        self.wait, self.tally.longest = 0.0, 0.0
+        self.wait, self.tally.longest, self.most_busy = 0.0, 0.0, self.running
         for worker in self.workers:
             worker.high = worker.held
         events = self._events
@@ -201,6 +209,7 @@ class Weeks:
                 self.queue.append(subject)
                 self._fill(at)
             elif kind == _RETURNS:
+                self.stranded -= 1
                 self._again(subject, at)
             elif subject.number == number:
                 self._end(subject, at)
@@ -238,6 +247,8 @@ class Weeks:
         self.tally.started += 1
         self.free -= 1
         worker.take(task)
+        self.running += 1
+        self.most_busy = max(self.most_busy, self.running)
         stretched = task.seconds * self._stretch(at) + self.laws.overhead
         task.number = self._push(at + stretched, _ENDS, task)
         if worker.anonymous > worker.limit:
@@ -248,6 +259,7 @@ class Weeks:
         self.tally.ended += 1
         self.tally.ended_seconds += seconds
         self.tally.longest = max(self.tally.longest, seconds)
+        self.tally.by_dag[task.load.dag] = self.tally.by_dag.get(task.load.dag, 0) + 1
         self._release(task, at)
         self._fill(at)
 
@@ -257,6 +269,7 @@ class Weeks:
             return
         free = worker.free
         worker.release(task)
+        self.running -= 1
         task.number = 0
         self.free += worker.free - free
         if worker.stopping and not worker.tasks:
@@ -343,6 +356,8 @@ class Weeks:
         """It takes Airflow some time to see that they are lost."""
         for task in tasks:
             task.number, task.worker = 0, None
+            self.running -= 1
+            self.stranded += 1
             self._push(at + self._unseen(), _RETURNS, task)
 
     def _unseen(self) -> float:
