@@ -72,7 +72,9 @@ WEEKLY = Load("weekly", 900, 500, bursts=(Burst(120, hour=6.0, on=On.MONDAYS),),
 MONTHLY = Load("monthly", 1200, 450, bursts=(Burst(200, hour=5.0, on=On.MONTH_ENDS),), memory_spread=0.4, cpu=0.6)
 MONSTER = Load("monster", 1800, 3000, bursts=(Burst(1, hour=3.5),), memory_spread=0.1, most=4000, cpu=1.0)
 READERS = Load("readers", 300, 60, daily=1500, reads=400, memory_spread=0.4)
-RUNAWAY = Load("runaway", 20, 12, daily=260000, first=15.4, last=15.65)
+LOOPS = Load("loops", 20, 12, daily=3000)
+RUNAWAY = replace(LOOPS, daily=576000, first=15.4, last=15.65)
+"""The same DAG, as it starts itself again and again."""
 
 _ALL = (
     Scenario("steady", "A mixed load by day, less at night, month after month.", USUAL),
@@ -88,7 +90,9 @@ _ALL = (
     Scenario("monster", "One task of 3 GiB each night, on any of the workers.", (*USUAL, MONSTER)),
     Scenario("leak", "Workers leak 6 MiB an hour.", USUAL, leak=6.0),
     Scenario("page-cache", "Tasks read large files: page cache fills what is free.", (*USUAL, READERS)),
-    Scenario("runaway", "A DAG starts 180 tasks a minute for six hours of day 15.", (*USUAL, RUNAWAY)),
+    Scenario(
+        "runaway", "A DAG starts 400 tasks a minute instead of 2, for six hours of day 15.", (*USUAL, LOOPS, RUNAWAY)
+    ),
     Scenario(
         "slow-database",
         "The scheduler's query takes seconds, for three hours each on four days.",
