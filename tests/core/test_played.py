@@ -1,7 +1,7 @@
 """The model of weeks is seen as Prometheus and the API server would show it, and what is decided comes into force."""
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import timedelta
 from typing import Any
 
@@ -25,8 +25,8 @@ BUSY = Load("busy", 600, 100, bursts=(Burst(12, hour=0.1),), memory_spread=0.0, 
 QUIET = replace(Laws.measured("3"), probe_seconds=0.0)
 
 
-def begun(limit: float = 4000, **fields: Any) -> Played:  # noqa: ANN401 - any field of the scenario
-    made = Scenario("test", "A test.", (BUSY,), **{"workers": 3, "slots": 4, **fields})
+def begun(limit: float = 4000, **more: Any) -> Played:  # noqa: ANN401 - any field of the scenario
+    made = Scenario("test", "A test.", **{"loads": (BUSY,), "workers": 3, "slots": 4, **more})
     return Played(Weeks(made, 1, limit, limit, laws=QUIET), Memory(round(limit * MI), round(limit * MI)))
 
 
@@ -37,9 +37,9 @@ def after(view: Played, minutes: int) -> Observation:
     return seen
 
 
-def scrape(size: float, **fields: Any) -> Scrape:  # noqa: ANN401 - any field of the scrape
+def scrape(size: float, **more: Any) -> Scrape:  # noqa: ANN401 - any field of the scrape
     known: dict[str, Any] = {"working_set": size, "peak": size, "cpu": 0.5, "process_kills": 0, "node_cpu": 0.1}
-    return Scrape(**{"anonymous": size, **known, **fields})
+    return Scrape(**{"anonymous": size, **known, **more})
 
 
 def decided(seen: Observation, target: str, desired: Values, *, slots: bool = False) -> Answer:
@@ -81,6 +81,30 @@ def test_workers_are_seen_with_their_memory_and_their_tasks() -> None:
     assert seen.airflow.tasks.running_in(None) == 12
     assert seen.metrics.state is MetricsState.FRESH
     assert seen.broker == ""
+
+
+def test_every_signal_that_decisions_may_rest_on_is_played() -> None:
+    # Who adds a signal adds it to `scraped` and `played`, or the benchmarks would not know of it.
+    calls = Load("calls", 30, 10, daily=3000)
+    view = begun(workers=1, leak=20.0, loads=(calls,))
+    seen = after(view, 2 * DAY)
+    (pod,) = seen.workloads[0].pods
+    unknown = {item.name for item in fields(pod.usage) if getattr(pod.usage, item.name) is None}
+    assert unknown == set()
+    assert seen.airflow.tasks is not None
+    assert {item.name for item in fields(seen.airflow.tasks) if getattr(seen.airflow.tasks, item.name) is None} == set()
+    told = {item.name for item in fields(seen.airflow) if getattr(seen.airflow, item.name) is None}
+    assert told == {"triggerer"}
+    for workload in seen.workloads[1:]:
+        usage = workload.pods[0].usage
+        assert {item.name for item in fields(usage) if getattr(usage, item.name) is None} <= {
+            "anonymous_before",
+            "growth_days",
+            "growth_hours",
+            "node_cpu",
+            "process_kills_before",
+            "throttled",
+        }
 
 
 def test_a_day_is_known_only_after_a_day_and_of_the_living_container_alone() -> None:

@@ -1,5 +1,6 @@
 """The model of weeks agrees with the fine model over an hour, and keeps to what kernels, brokers and kubelets do."""
 
+import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import replace
@@ -74,6 +75,45 @@ def test_an_hour_is_as_in_the_fine_model(seed: int) -> None:
     assert peak == pytest.approx(peaks[-1], rel=0.1)
     assert max(waits) == pytest.approx(max(waited), rel=0.35)
     assert weeks.tally.late / weeks.tally.tasks == pytest.approx(mean(float(wait > 60) for wait in waited), abs=0.03)
+
+
+GREEDY = Load("greedy", 60, 60, daily=30000, memory_spread=0.9, cpu=0.0, reads=0)
+BACKOFF = (0.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
+
+
+def killed(made: Scenario, seed: int, limit: int, *, whole: bool) -> int:
+    """Kills of an hour in the fine model, where a kubelet starts containers again."""
+    fleet = Deployment(seed, laws=LAWS, parallelism=1000, pools={"default_pool": 1000}, group_kills=whole)
+    fleet.start("scheduler", "scheduler", {}, None)
+    environment = {"AIRFLOW__CELERY__WORKER_CONCURRENCY": f"{made.slots}"}
+    deaths = {f"worker-{number}": (-math.inf, 0) for number in range(made.workers)}
+    due: dict[str, float] = {}
+    for name in deaths:
+        fleet.start(name, "worker", environment, limit * MEBIBYTE)
+    fleet.advance(60)
+    begun, arrivals, kills = fleet.now, Arrivals(made.loads, seed, made.begin), 0
+    for arrival in (one for minute in range(60) for one in arrivals.of(minute)):
+        kills += len(fleet.advance(max(0.0, begun + arrival.at - fleet.now)))
+        fleet.run(Job(arrival.load.dag, 1, arrival.seconds, arrival.mebibytes, retry_delay=300, retries=3))
+        for name in [name for name in deaths if not fleet.alive(name)]:
+            if name not in due:
+                last, in_a_row = deaths[name]
+                deaths[name] = (fleet.now, in_a_row + 1 if fleet.now - last < 600 else 0)
+                due[name] = fleet.now + BACKOFF[min(deaths[name][1], len(BACKOFF) - 1)]
+            if fleet.now >= due[name]:
+                del due[name]
+                fleet.start(name, "worker", environment, limit * MEBIBYTE)
+    return kills
+
+
+@pytest.mark.parametrize(("whole", "limit"), [(True, 1700), (True, 2300), (False, 2300)])
+def test_the_kernel_kills_as_often_as_in_the_fine_model(whole: bool, limit: int) -> None:
+    made, found, told = story(GREEDY), 0, 0
+    for seed in (1, 2, 3):
+        tally = passed(Weeks(made, seed, limit, limit, laws=LAWS, whole=whole), 60).tally
+        found += tally.container_kills if whole else tally.process_kills
+        told += killed(made, seed, limit, whole=whole)
+    assert found == pytest.approx(told, rel=0.2)
 
 
 def test_the_same_orders_give_the_same_weeks() -> None:
