@@ -1,7 +1,10 @@
 """One run: a story, a seed, and who is in charge."""
 
+import time
 from collections.abc import Callable, Mapping
 from functools import cache
+
+import click
 
 from airflow_tuner import simulate
 from airflow_tuner.fleet.scenarios import SCENARIOS, Scenario, shortened
@@ -15,6 +18,9 @@ OBJECTIVE = 60.0
 
 TIGHT = 1.1
 """Times the peak of the days that somebody looked at."""
+
+QUIET = 10.0
+"""Seconds between two words on how far a run is."""
 
 Made = Callable[[Weeks], controllers.Controller]
 
@@ -54,8 +60,12 @@ def played(name: str, seed: int, controller: str, days: int | None = None, ablat
     acting = Tuner(weeks, ablation) if kind is Tuner else kind(weeks)
     label = controller + "".join(f" {one}" for one in ablation)
     score = Score(name, seed, label)
+    told, total = time.monotonic(), made.warm_up + made.days
     try:
-        while weeks.day < made.warm_up + made.days:
+        while weeks.day < total:
+            if time.monotonic() - told >= QUIET:
+                told = time.monotonic()
+                click.echo(f"{name} {seed} {label}: day {weeks.day:.1f} of {total}", err=True)
             if weeks.minute == made.warm_up * 1440:
                 score.begin(weeks, acting.changes)
             weeks.step()
