@@ -36,6 +36,7 @@ lint: $(READY) ## ruff, import-linter, generated files, lock files
 	@$(BIN)/airflow-tuner crd --check crds
 	@$(BIN)/airflow-tuner crd --check charts/airflow-tuner/files
 	@$(BIN)/airflow-tuner reference --check docs/policy-reference.md
+	@$(BIN)/airflow-tuner replay --reference | diff - docs/replay-lines.md
 	@if grep -nE '(https?|ssh)://' requirements/*; then echo 'lock files must carry no addresses'; exit 1; fi
 
 .PHONY: type
@@ -43,14 +44,20 @@ type: $(READY) ## mypy --strict
 	@$(BIN)/mypy
 
 .PHONY: crd
-crd: $(READY) ## Generate crds/ and the policy reference from the models
+crd: $(READY) ## Generate crds/, the policy reference and replay's from the models
 	@$(BIN)/airflow-tuner crd --write crds
 	@$(BIN)/airflow-tuner reference > docs/policy-reference.md
+	@$(BIN)/airflow-tuner replay --reference > docs/replay-lines.md
 
 .PHONY: chart
 chart: crd ## Copy the generated definitions into the chart, and lint it
 	@cp crds/*.yaml charts/airflow-tuner/files/
 	@$(BIN)/python -m pytest -q tests/chart
+
+.PHONY: bench
+bench: $(READY) ## The tuner against its peers in the fleet model (SCENARIO, CONTROLLER, DAYS, SEEDS, ABLATION, JOBS, PAGE=1)
+	@PYTHONPATH=. $(BIN)/python -m benchmarks --scenario "$(SCENARIO)" --controller "$(CONTROLLER)" --seeds "$(or $(SEEDS),report)" \
+	  --ablation "$(ABLATION)" --jobs "$(or $(JOBS),1)" $(if $(DAYS),--days $(DAYS)) $(if $(PAGE),--page)
 
 .PHONY: prove
 prove: $(READY) ## A long experiment: CASE=name (without CASE: lists them); figures go to docs/evidence/

@@ -1,4 +1,4 @@
-"""The command line: `airflow-tuner run`, `diagnose`, `plan`, `explain`, `crd` and `reference`."""
+"""The command line: `airflow-tuner run`, `diagnose`, `plan`, `explain`, `replay`, `simulate`, `crd`, `reference`."""
 
 import asyncio
 import json
@@ -182,6 +182,66 @@ def explain_command(target: str, **where: Any) -> None:  # noqa: ANN401 - the op
         names = ", ".join(item.workload.target for item in told.decision.targets) or "none"
         msg = f"the policy has no target {target}; it has: {names}"
         raise click.ClickException(msg) from error
+
+
+@main.command("replay")
+@click.option("--policy", type=click.Path(path_type=Path), help="File with the TuningPolicy.")
+@click.option("--schema", is_flag=True, help="Print the JSON schemas of a line that goes in and of one that comes out.")
+@click.option("--reference", "page", is_flag=True, help="Print the fields of both as a Markdown page.")
+def replay_command(policy: Path | None, schema: bool, page: bool) -> None:
+    """Decide for observations: JSON lines on standard input, one decision for each on standard output."""
+    from airflow_tuner import form, policies, replay, transcript
+
+    if schema or page:
+        click.echo(form.rendered() if page else f"{json.dumps(transcript.schema(), indent=2)}\n", nl=False)
+        return
+    if policy is None:
+        msg = "name a file with the TuningPolicy: --policy FILE"
+        raise click.UsageError(msg)
+    try:
+        lines = (line.decode() for line in sys.stdin.buffer)
+        for answer in replay.answers(policies.read(policy, "default"), lines, lambda told: click.echo(told, err=True)):
+            sys.stdout.write(f"{answer}\n")
+            sys.stdout.flush()
+    except (Misconfigured, UnicodeDecodeError) as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    except BrokenPipeError:
+        # Nobody reads on: not even the interpreter may write at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@main.command("simulate")
+@click.argument("scenario", required=False)
+@click.option("--seed", default=1, show_default=True, help="Another gives other tasks of the same kind.")
+@click.option("--days", type=click.IntRange(min=1), help="So many scored days instead of the whole story.")
+@click.option("--policy", type=click.Path(path_type=Path), help="File with a TuningPolicy; else one with wide bounds.")
+@click.option("--memory", help="Memory of each worker at the beginning, e.g. 2Gi; else what a careful user sets.")
+def simulate_command(
+    scenario: str | None, seed: int, days: int | None, policy: Path | None, memory: str | None
+) -> None:
+    """Tell day by day what the tuner does in SCENARIO, a story of an Airflow of 20 workers; without it, list them."""
+    from airflow_tuner import policies, quantity, simulate
+    from airflow_tuner.fleet.scenarios import SCENARIOS, shortened
+
+    if scenario is None:
+        click.echo("\n".join(f"{made.name:14} {made.told}" for made in SCENARIOS.values()))
+        return
+    if scenario not in SCENARIOS:
+        msg = f"there is no scenario {scenario}; there are: {', '.join(SCENARIOS)}"
+        raise click.UsageError(msg)
+    story = SCENARIOS[scenario] if days is None else shortened(SCENARIOS[scenario], days)
+    try:
+        document = policies.read(policy, "default") if policy else simulate.parsed(simulate.POLICY)
+        size = None if memory is None else quantity.parse(memory) // quantity.MEBIBYTE
+        click.echo(f"{story.told} {story.workers} workers with {story.slots} slots each.")
+        for day in simulate.days(story, seed, document, lambda told: click.echo(told, err=True), size):
+            click.echo(simulate.told(day, story))
+    except (Misconfigured, ValueError) as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
 
 
 @main.command("crd")

@@ -5,10 +5,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from airflow_tuner import api, checkpoint, reconcile
+from airflow_tuner import api, checkpoint, policies, reconcile
 from airflow_tuner.autoscalers import Autoscalers
 from airflow_tuner.brokers import Brokers
 from airflow_tuner.cluster import Cluster, NotFound, checkpoint_path, policy_path
@@ -33,7 +32,7 @@ async def look_once(
     async with await Cluster.connect(kubeconfig) as cluster:
         brokers = Brokers(cluster) if broker else None
         try:
-            policy = _read(file, namespace) if file else await _found(cluster, namespace, name)
+            policy = policies.read(file, namespace) if file else await _found(cluster, namespace, name)
             others = [] if file else await cluster.list(policy_path(namespace), {})
             now = datetime.now(UTC)
             found = await Autoscalers(cluster).of(policy["metadata"]["namespace"], now)
@@ -54,20 +53,6 @@ async def _memory(cluster: Cluster, policy: Object) -> api.Remembered | None:
         return api.Remembered.model_validate(found.get("memory"))
     except (Refused, ValidationError):
         return None
-
-
-def _read(file: Path, namespace: str) -> Object:
-    """A policy that is not applied: it has no past."""
-    try:
-        policy = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        msg = f"{file} cannot be read as YAML."
-        raise Misconfigured(msg) from error
-    if not isinstance(policy, dict) or policy.get("kind") != api.KIND or not isinstance(policy.get("spec"), dict):
-        msg = f"{file} holds no {api.KIND}."
-        raise Misconfigured(msg)
-    metadata = policy.get("metadata") or {}
-    return {**policy, "status": {}, "metadata": {"namespace": namespace, **metadata}}
 
 
 async def _found(cluster: Cluster, namespace: str, name: str | None) -> Object:

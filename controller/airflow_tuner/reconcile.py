@@ -11,20 +11,17 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from pydantic import ValidationError
-
-from airflow_tuner import actuator, api, checkpoint, learning, restarts, rivals, status, witness
+from airflow_tuner import actuator, api, checkpoint, learning, policies, restarts, rivals, status, witness
 from airflow_tuner.autoscaler import Autoscaler
 from airflow_tuner.autoscalers import Autoscalers
 from airflow_tuner.brokers import Brokers
 from airflow_tuner.cluster import Cluster, NotFound, policy_path
-from airflow_tuner.decide import decide
-from airflow_tuner.diagnose import diagnose
-from airflow_tuner.errors import Misconfigured, Refused, Stale, TunerError, Unavailable
+from airflow_tuner.errors import Refused, Stale, TunerError, Unavailable
 from airflow_tuner.exporter import Exporter
 from airflow_tuner.history import HOURS, History, hour_of
 from airflow_tuner.model import Decision, Finding, Observation
 from airflow_tuner.observe import Counts, counts, observe, past_peaks
+from airflow_tuner.outcome import outcome
 from airflow_tuner.prometheus import Prometheus
 from airflow_tuner.recorder import Recorder
 
@@ -101,7 +98,7 @@ async def look(
 ) -> Look:
     """Observe, diagnose and decide for a policy."""
     metadata = policy["metadata"]
-    spec, prior = _parsed(policy)
+    spec, prior = policies.parsed(policy)
     seen = await observe(cluster, sources.get(spec.metrics.source), brokers, spec, metadata["namespace"], now, prior)
     seen = replace(
         seen,
@@ -114,16 +111,14 @@ async def look(
     seen = replace(seen, ran=witnessed.ran)
     if known.memory is not None:
         prior = checkpoint.recalled(prior, known.memory, metadata["uid"], seen)
-    seen = learning.learned(prior, seen)
     if spec.mode is api.Mode.ENFORCE and (elder := rivals.elder(policy, known.others, seen.workloads)):
         seen, spec = replace(seen, elder=elder), spec.model_copy(update={"mode": api.Mode.RECOMMEND})
-    findings = diagnose(spec, seen, prior)
-    paused = (metadata.get("annotations") or {}).get(api.PAUSED) == "true"
-    decision = decide(spec, seen, prior, identity=metadata.get("uid", ""), paused=paused)
-    waiting = restarts.waiting(spec, seen, decision)
-    new = status.rendered(prior, spec, seen, findings, decision, waiting, metadata.get("generation", 0))
+    paused, generation = policies.paused(policy), metadata.get("generation", 0)
+    came = outcome(spec, seen, prior, identity=metadata.get("uid", ""), paused=paused, generation=generation)
     name = f"{metadata['namespace']}/{metadata.get('name', '')}".rstrip("/")
-    return Look(name, spec, prior, seen, findings, decision, waiting, new, paused, witnessed)
+    return Look(
+        name, spec, prior, came.seen, came.findings, came.decision, came.waiting, came.status, paused, witnessed
+    )
 
 
 @dataclass
@@ -204,20 +199,20 @@ class Turn:
 
     async def run(self) -> timedelta:
         """One turn."""
-        policies = await self.cluster.list(policy_path(self.namespace), {})
-        policy = self._own(policies)
+        present = await self.cluster.list(policy_path(self.namespace), {})
+        policy = self._own(present)
         if policy is None or "deletionTimestamp" in policy["metadata"]:
             return SLOW
         if self.first:
             await self.recorder.recall(policy)
             self._begin(policy)
-        self.spec = _parsed(policy)[0]
+        self.spec = policies.parsed(policy)[0]
         now = self.clock()
         self.evictions = {pod: told for pod, told in self.evictions.items() if now - told[0] < EVICT_AGAIN}
         evictions = {pod: why for pod, (_, why) in self.evictions.items()}
         others = () if self.autoscalers is None else await self.autoscalers.of(self.namespace, now)
         known = Known(
-            policies,
+            present,
             self.recorder.memory(policy),
             self.refusals,
             evictions,
@@ -317,31 +312,12 @@ class Turn:
         log.warning("policy %s/%s: %s: %s", self.namespace, self.name, reason, message)
         try:
             policy = await self.cluster.get(policy_path(self.namespace, self.name))
-            prior = _status(policy)
+            prior = policies.status(policy)
             new = status.failed(prior, reason, message, policy["metadata"]["generation"], self.clock())
             await self.recorder.commit(policy, new)
         except TunerError as error:
             log.warning("policy %s/%s: the status could not be written: %s", self.namespace, self.name, error)
         return delay
-
-
-def _parsed(policy: Object) -> tuple[api.Spec, api.Status]:
-    try:
-        spec = api.Spec.model_validate(policy["spec"])
-    except ValidationError as error:
-        told = "; ".join(f"spec.{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:5])
-        msg = f"The policy cannot be read: {told}"
-        raise Misconfigured(msg) from error
-    return spec, _status(policy)
-
-
-def _status(policy: Object) -> api.Status:
-    """The status as it was left; one that cannot be read is as good as none, and is built anew."""
-    try:
-        return api.Status.model_validate(policy.get("status") or {})
-    except ValidationError:
-        log.warning("policy %s: its status cannot be read and is built anew", policy["metadata"]["name"])
-        return api.Status()
 
 
 def _sentence(decision: Decision, new: api.Status) -> str:

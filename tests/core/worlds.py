@@ -7,9 +7,6 @@ from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
 from airflow_tuner import api, restarts, status, telemetry
-from airflow_tuner.decide import decide
-from airflow_tuner.diagnose import diagnose
-from airflow_tuner.learning import learned
 from airflow_tuner.model import (
     Death,
     Decision,
@@ -25,6 +22,7 @@ from airflow_tuner.model import (
     Usage,
     Workload,
 )
+from airflow_tuner.outcome import outcome
 from airflow_tuner.past import from_tuned
 
 MI = 2**20
@@ -212,12 +210,9 @@ class Turn:
 def turn(policy: api.Spec, seen: Observation, prior: api.Status | None = None, *, paused: bool = False) -> Turn:
     """One turn: diagnose, decide, render. The status passes through the API server's form, as it does for real."""
     prior = prior or api.Status()
-    seen = learned(prior, seen)
-    findings = diagnose(policy, seen, prior)
-    decision = decide(policy, seen, prior, identity="policy-uid", paused=paused)
-    waiting = restarts.waiting(policy, seen, decision)
-    new = status.rendered(prior, policy, seen, findings, decision, waiting, generation=1)
-    return Turn(seen, findings, decision, api.Status.model_validate(status.as_written(new)), waiting)
+    came = outcome(policy, seen, prior, identity="policy-uid", paused=paused, generation=1)
+    written = api.Status.model_validate(status.as_written(came.status))
+    return Turn(came.seen, came.findings, came.decision, written, came.waiting)
 
 
 def applied(last: Turn, *, seconds: float = 0) -> Observation:

@@ -1,0 +1,1 @@
+"""The tuner against its peers, in the stories of the fleet model: `make bench`."""
