@@ -339,7 +339,7 @@ def _idle(group: _Group, found: Flow, tasks: Tasks) -> Step | None:
     slots, changed = group.slots, group.past.slots_changed
     if tasks.busy_day is None:
         return None
-    # The day is looked at every five minutes, which may have missed what runs now.
+    # The day is looked at every minute, which may have missed what runs now.
     busy = max(tasks.busy_day, found.running)
     if not group.alone or found.slots <= IDLE_MARGIN * busy or group.before.memory.limit is None:
         return None

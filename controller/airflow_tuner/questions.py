@@ -106,13 +106,13 @@ def rates(on: Naming) -> dict[str, str]:
 
     What each is: tasks started and ended per second, seconds of the ended ones per second, the longest task of a day
     (99 %), runs per second of the scheduler's critical query and of its whole critical section, with their seconds,
-    heartbeats of three minutes, their count 30 s ago, most slots busy at once within a day (and of how many looks, five
-    minutes apart), and parses per second with their seconds.
+    heartbeats of three minutes, their count 30 s ago, most slots busy at once within a day (and of how many looks, a
+    minute apart), and parses per second with their seconds.
     """
     query, section = (f"airflow_scheduler_critical_section_{name}duration" for name in ("query_", ""))
     parse = "airflow_dag_processing_last_duration"
     beats = f"airflow_scheduler_heartbeat{on.total}{{$airflow}}"
-    busy = f"({on.slots.replace('$state', 'running')})[1d:5m]"
+    busy = f"({on.slots.replace('$state', 'running')})[1d:1m]"
     return {
         **on.tasks,
         "critical": _lately(on.runs, query),

@@ -200,19 +200,23 @@ class Dags:
 
 
 class Busy:
-    """Most slots busy at once within a day, looked at every five minutes."""
+    """Most slots busy at once within a day, looked at every minute."""
 
     def __init__(self) -> None:
         self._looks: deque[tuple[int, int]] = deque()
+        self._count = 0
 
     def add(self, minute: int, busy: int) -> None:
-        """A look, where one is due."""
-        if minute % 5 == 0:
-            self._looks.append((minute, busy))
-            while self._looks[0][0] <= minute - DAY:
-                self._looks.popleft()
+        """A look."""
+        while self._looks and self._looks[-1][1] <= busy:
+            # Never the largest any more.
+            self._looks.pop()
+        self._looks.append((minute, busy))
+        while self._looks[0][0] <= minute - DAY:
+            self._looks.popleft()
+        self._count = min(self._count + 1, DAY)
 
     @property
     def day(self) -> int | None:
         """`None`: a whole day is not known."""
-        return max(busy for _, busy in self._looks) if len(self._looks) >= DAY_SAMPLES else None
+        return self._looks[0][1] if self._count >= DAY_SAMPLES else None

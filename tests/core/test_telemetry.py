@@ -22,7 +22,7 @@ RATES = {
     "critical": 1.0,
     "critical_seconds": 0.002,
     "busy_day": 14.0,
-    "busy_day_samples": 288.0,
+    "busy_day_samples": 1440.0,
     "files": 40.0,
     "parses": 2.0,
     "parse_seconds": 0.004,
@@ -128,7 +128,7 @@ def test_durations_are_means_and_absent_where_nothing_ended() -> None:
     assert tasks(rates=without("critical")).critical is None
 
 
-@pytest.mark.parametrize(("samples", "busy"), [(288, 14), (274, 14), (273, None), (0, None)])
+@pytest.mark.parametrize(("samples", "busy"), [(1440, 14), (1368, 14), (1367, None), (0, None)])
 def test_a_day_with_holes_says_nothing_of_how_busy_it_was(samples: float, busy: int | None) -> None:
     assert tasks(rates={**RATES, "busy_day_samples": samples}).busy_day == busy
     assert tasks(rates=without("busy_day")).busy_day is None

@@ -408,10 +408,10 @@ def test_every_signal_of_both_lines_is_read(scraped: Scraped) -> None:
         "task_memory",
     }
     scraped.wait(lambda: set(rates()) == young, "every rate")
-    # Looks are five minutes apart by the clock: one more may have come meanwhile.
+    # Looks are a minute apart by the clock: more may have come meanwhile.
     now = rates()
     assert now["busy_day"] == 14
-    assert now["busy_day_samples"] in {1, 2}
+    assert 1 <= now["busy_day_samples"] <= 10
     # Parses by file are looked at every 15 s, and a rate needs two looks.
     scraped.wait(lambda: (files("3", "three"), files("2", "two")) == (3, 2), "rates by file", WINDOW + 15)
     tasks, parsing = known(scraped.read("3", release="three"))
