@@ -4,16 +4,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
-from airflow_tuner import api, lag, quantity, runaway
+from airflow_tuner import api, lag, quantity, runaway, sizing
 from airflow_tuner.history import History, hour_of
 from airflow_tuner.model import Observation, Pod
 from airflow_tuner.quantity import MEBIBYTE
 
 CENSORED = 1.2
 """Times the limit that a container was killed under: at least so much is taken to have been wanted. As VPA does."""
-
-LEAK_FROM = 2 * MEBIBYTE / 3600
-"""Bytes per second from which memory that rises evenly is no demand."""
 
 
 def learned(prior: api.Status, seen: Observation) -> Observation:
@@ -67,14 +64,9 @@ def _unusual(seen: Observation) -> bool:
 
 
 def _held(pod: Pod, now: datetime) -> float | None:
-    """The most that a pod held within the window, without what it has leaked since it started."""
-    usage = pod.usage
-    if usage.anonymous is None or hour_of(usage.anonymous.at) != hour_of(now):
-        return None
-    growth = max((one.value for one in (usage.growth_days, usage.growth_hours) if one is not None), default=0.0)
-    age = 0.0 if pod.started is None else max(0.0, (now - pod.started).total_seconds())
-    leaked = growth * age if growth >= LEAK_FROM else 0.0
-    return max(usage.anonymous.value - leaked, 0.0)
+    """The most that a pod held within the window, where that is of this hour, without what it has leaked."""
+    sample = pod.usage.anonymous
+    return None if sample is None or hour_of(sample.at) != hour_of(now) else sizing.unleaked(pod, now)
 
 
 def _killed(prior: api.Status, target: str) -> tuple[datetime, int] | None:

@@ -8,7 +8,7 @@ from airflow_tuner.signals import Signal, apart, named
 
 GAUGES = named("gauges", lambda on: on.gauges, "as each is named", "slots and parsing are left alone")
 
-_RAN = 'sum by (queue, dag_id, task_id) (max_over_time(airflow_ti_running{queue!="",dag_id!="",$airflow}[2m]))'
+_RAN = 'max by (queue, dag_id, task_id) (max_over_time(airflow_ti_running{queue!="",dag_id!="",$airflow}[2m]))'
 # Airflow 2 makes a series of each run, whose name ends with the signal that ended it: -9.
 _KILLED = '{__name__=~"airflow_local_task_job_task_exit_.+__9",$airflow}'
 _NAME = '"task","$$1","__name__","airflow_local_task_job_task_exit_[0-9]+_(.+)__9"'
@@ -203,7 +203,7 @@ SLOWEST_FILES = named(
 )
 
 AIRFLOW = (GAUGES, QUEUES, AIRFLOW_RATES, AIRFLOW_SIGNS, SLOWEST_FILES)
-"""Asked where slots or parsing are tuned."""
+"""Asked where slots or parsing are tuned, or tasks run in a scheduler that the policy names."""
 
 
 def _moved(on: Naming) -> str:
@@ -215,7 +215,7 @@ NAMED = Signal(
     "named",
     apart({on.name: f"({_moved(on)})" for on in NAMINGS.values()}),
     "changes within five minutes, by naming",
-    "the naming is as it was last known, or the chart's",
+    "the naming is as it was last known; where none is, nothing of Airflow is read",
     parts=(*NAMINGS,),
     lasts=600.0,
 )

@@ -236,4 +236,4 @@ NODE_CPU = Signal(
 )
 
 CONTAINERS = (CPU, CPU_OF_ROUNDS, THROTTLED, NODE_CPU)
-"""Asked where slots or parsing are tuned."""
+"""Asked where slots or parsing are tuned, or tasks run in a scheduler that the policy names."""

@@ -5,13 +5,13 @@ missing or new evidence.
 """
 
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from airflow_tuner import api, quantity
 from airflow_tuner.footprint import Footprint
 from airflow_tuner.forecast import WEEK, Forecast, forecast
 from airflow_tuner.history import History, hour_of
-from airflow_tuner.model import Memory, MetricsState, Observation, Values, Workload
+from airflow_tuner.model import Memory, MetricsState, Observation, Pod, Values, Workload
 from airflow_tuner.quantity import MEBIBYTE, readable
 from airflow_tuner.sentence import counted, short
 from airflow_tuner.steps import PROBE_SPIKE, Bounds, Past, Step
@@ -34,6 +34,9 @@ LOWER = 0.85
 
 AFTER_KILL = timedelta(hours=6)
 """So long after an answer to a kill nothing is lowered: the retry must fit, and the next run as well."""
+
+LEAK_FROM = 2 * MEBIBYTE / 3600
+"""Bytes per second from which memory that rises evenly is no demand."""
 
 AFTER_TEMPLATE = timedelta(days=1)
 """So long what the user has just set is not lowered: somebody may know what no history shows."""
@@ -82,7 +85,8 @@ def assess(subject: Subject) -> Sizing:
     if not ahead:
         return Sizing()
     foreseen = replace(max(ahead, key=lambda one: one.safe), usual=max(one.usual for one in ahead[:RESERVED]))
-    held = max((pod.usage.anonymous.value for pod in workload.living if pod.usage.anonymous is not None), default=0.0)
+    known = (unleaked(pod, subject.seen.at) for pod in workload.living)
+    held = max((size for size in known if size is not None), default=0.0)
     carried = subject.law.need(subject.slots) if subject.law is not None and subject.slots else 0
     spike = PROBE_SPIKE if workload.probe is not None else 0
     limit = max(foreseen.safe * MEBIBYTE + spike, PRESENT * held) + SPARE
@@ -104,6 +108,21 @@ def assess(subject: Subject) -> Sizing:
             foreseen, target, None if hold else _step(subject, foreseen, less, carried, "MemoryReleased"), hold
         )
     return Sizing(foreseen, target)
+
+
+def leaks(pod: Pod) -> float:
+    """Bytes per second by which its memory rises evenly; 0 where that is too little to tell."""
+    told = (pod.usage.growth_days, pod.usage.growth_hours)
+    growth = max((one.value for one in told if one is not None), default=0.0)
+    return growth if growth >= LEAK_FROM else 0.0
+
+
+def unleaked(pod: Pod, now: datetime) -> float | None:
+    """The most that a pod held within the window, without what it has leaked since it started: that is no demand."""
+    if pod.usage.anonymous is None:
+        return None
+    age = 0.0 if pod.started is None else max(0.0, (now - pod.started).total_seconds())
+    return max(pod.usage.anonymous.value - leaks(pod) * age, 0.0)
 
 
 def equal(spec: api.Spec, workload: Workload) -> bool:
@@ -143,19 +162,19 @@ def _within(subject: Subject, seconds: int) -> bool:
 
 def _held(subject: Subject, history: History) -> str:
     """Why memory that is not needed is kept for now; empty where it may be released."""
-    seen, pods, raised = subject.seen, subject.workload.living, subject.past.raised
-    if history.known < WEEK:
-        return f"Less would do, but only {history.known / 24:.1f} days are known: no week's peak was seen."
-    if seen.metrics.state is not MetricsState.FRESH or not pods or any(pod.usage.anonymous is None for pod in pods):
-        return "Less would do, but what the pods hold now is not known."
-    if raised is not None and seen.at - raised.at < AFTER_KILL:
-        return f"Less would do, but the kill at {raised.at:%H:%M:%S} is less than six hours ago."
-    changed = subject.past.template_changed
-    if changed is not None and seen.at - changed < AFTER_TEMPLATE:
-        return f"Less would do, but the template was changed at {changed:%H:%M:%S}: what it says is kept for a day."
-    if _within(subject, subject.spec.changes.cooldown.lower_seconds):
-        return "Less would do; the cooldown after the last change is running."
-    return ""
+    seen, pods, past = subject.seen, subject.workload.living, subject.past
+    raised, changed = past.raised, past.template_changed
+    fresh = seen.metrics.state is MetricsState.FRESH and pods and all(pod.usage.anonymous for pod in pods)
+    reasons = {
+        f"only {history.known / 24:.1f} days are known: no week's peak was seen": history.known < WEEK,
+        "what the pods hold now is not known": not fresh,
+        "they leak": any(leaks(pod) for pod in pods),
+        "the last kill is less than six hours ago": raised is not None and seen.at - raised.at < AFTER_KILL,
+        "the template was changed within a day": changed is not None and seen.at - changed < AFTER_TEMPLATE,
+        "the cooldown after the last change is running": _within(subject, subject.spec.changes.cooldown.lower_seconds),
+    }
+    why = next((reason for reason, holds in reasons.items() if holds), "")
+    return why and f"Less would do, but {why}."
 
 
 def _step(subject: Subject, foreseen: Forecast, after: Memory, carried: int, reason: str) -> Step:

@@ -208,6 +208,10 @@ class Airflow:
 def executors(answers: Answers) -> Executors:
     """What runs the tasks, as Airflow 3 says it."""
     gauges = answers.get(questions.GAUGES.name, ())
+    beating = [item for item in gauges if item.labels.get("__name__") == "airflow_scheduler_heartbeat"]
+    if len({tuple(sorted(_identity(item).items())) for item in beating}) > 1:
+        # Another Airflow's are among them.
+        return executor.UNKNOWN
     found = [item for item in gauges if item.labels.get("__name__") == "airflow_executor_open_slots"]
     return executor.gauges(item.labels.get("executor", "") for item in found)
 

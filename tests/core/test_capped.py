@@ -103,8 +103,10 @@ def test_a_full_pool_without_scheduled_tasks_and_one_without_end_are_in_nobodys_
     assert len(found(pools=(POOL, idle))) == len(found(pools=(endless,))) == 1
 
 
-def test_without_workers_each_task_has_its_own_pod() -> None:
-    assert len(found(workers=())) == 1
+def test_without_workers_nothing_may_wait_for_a_pod_or_a_slot_of_the_scheduler() -> None:
+    assert len(found(workers=(), waiting_least=0)) == 1
+    assert found(workers=(), waiting_least=3) == []
+    assert found(workers=()) == [], "not known"
 
 
 def test_a_healthy_airflow_and_airflow_2_are_silent() -> None:

@@ -10,7 +10,7 @@ import pytest
 from airflow_tuner import api, status
 from airflow_tuner.forecast import DAY, WEEK
 from airflow_tuner.history import History, hour_of
-from airflow_tuner.model import MetricsState, Observation, Pod, Values, Workload
+from airflow_tuner.model import MetricsState, Observation, Pod, Sample, Values, Workload
 from airflow_tuner.probe import COMMANDS, Probe
 from core.worlds import (
     MI,
@@ -137,6 +137,18 @@ def test_without_a_limit_or_a_history_nothing_is_foreseen() -> None:
     bare = worker(pod(request=None, limit=None), request=None, limit=None)
     assert turn(spec("256Mi", "8Gi"), asked(of=bare)).reasons == []
     assert turn(spec("256Mi", "8Gi"), asked(history=History())).reasons == []
+
+
+def test_a_leak_is_neither_sized_up_nor_answered_with_less() -> None:
+    grown = replace(usage(anonymous=1000), growth_days=Sample(10 * MI / 3600, NOW))
+    of = scheduler(
+        pod(request=512, limit=1050, usage=grown, started=NOW - timedelta(hours=60)), request=512, limit=1050
+    )
+    history = {of.target: weeks(daily=dict.fromkeys(range(24), 400))}
+    policy = spec(workers=[], scheduler={"memory": {"min": "256Mi", "max": "8Gi"}})
+    last = turn(policy, observed(of, histories=history))
+    assert last.reasons == []
+    assert "MemoryLeakSuspected" in last.found
 
 
 def test_after_a_kill_nothing_is_released_for_six_hours() -> None:

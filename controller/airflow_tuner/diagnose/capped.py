@@ -79,8 +79,11 @@ def _room(case: Case, tasks: Tasks) -> bool:
 
 
 def _workers_free(case: Case, tasks: Tasks) -> bool:
-    """Every group of workers has free slots, and more than wait for them. Without workers each task has its own pod."""
+    """Every group of workers has free slots, and more than wait for them. Without workers nothing waits."""
     workers = [item for item in case.seen.workloads if item.component == "worker"]
+    if not workers:
+        # Each task has its own pod, or a slot of the scheduler's, and LocalExecutor says that all of those are open.
+        return tasks.waiting_least == 0
     for workload in workers:
         pods = [pod for pod in workload.living if pod.running is not None]
         slots = [concurrency.in_force(pod, workload) for pod in pods]

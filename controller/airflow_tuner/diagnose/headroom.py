@@ -222,7 +222,14 @@ def _carried(law: Footprint, limit: int, slots: int) -> str:
 
 
 def _upon_kill(item: decide.Item, limit: int, slots: int | None = None) -> str:
-    """What the operator will do about a limit that is too small, and what it will not."""
+    """What the operator does about a limit that is too small, now or upon a kill, and what it will not."""
+    step = item.sizing.step
+    if item.spec.mode is api.Mode.ENFORCE and step is not None and (step.values.memory.limit or 0) > limit:
+        return "The operator raises the limit now, from its history."
+    return _only_upon_kill(item, limit, slots)
+
+
+def _only_upon_kill(item: decide.Item, limit: int, slots: int | None) -> str:
     most = readable(item.bounds.max)
     if steps.beyond(item.bounds, item.workload):
         return f"The operator leaves it alone: its template is above memory.max = {most}."

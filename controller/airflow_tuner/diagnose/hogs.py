@@ -32,8 +32,9 @@ def task_memory_hog(case: Case) -> Iterator[Finding]:
     """A task whose memory is far beyond what a worker has for a slot."""
     workers = [workload for workload in case.seen.workloads if workload.component == "worker"]
     tasks = case.seen.airflow.tasks
-    # Of several groups of workers it is not known in which of them a task ran.
-    if tasks is None or len(workers) != 1 or case.seen.line != "2":
+    runs = case.seen.executors
+    # Of several groups of workers, or executors, it is not known in which of them a task ran.
+    if tasks is None or len(workers) != 1 or case.seen.line != "2" or runs.several or not runs.celery:
         return
     for workload in case.covered():
         room = _room(workload) if workload.component == "worker" else None

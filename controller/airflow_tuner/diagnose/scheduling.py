@@ -61,7 +61,7 @@ def scheduler_down(case: Case) -> Iterator[Finding]:
     elif case.seen.airflow.still and case.seen.metrics.state is MetricsState.FRESH:
         told = (
             "The scheduler's heartbeat (airflow_scheduler_heartbeat) did not move in three minutes: it stands still, "
-            "or what it sends no longer reaches the StatsD exporter."
+            "or what it sends no longer reaches the metrics source."
         )
     else:
         return
