@@ -9,6 +9,7 @@ import pytest
 from airflow_tuner import api, executor, explain, inventory, operator, questions, report, telemetry
 from airflow_tuner.executor import Executors
 from airflow_tuner.model import Death, Finding, Pod, Severity, TaskPod
+from airflow_tuner.signals import Series
 from core import test_inventory, test_stranded
 from core.test_concurrency import celery
 from core.test_inventory import KILLED, LABELS, Object, workload
@@ -139,6 +140,11 @@ def test_airflow_3_tells_it_in_its_gauges_and_workers_are_the_weakest_sign() -> 
     assert not telemetry.executors({questions.GAUGES.name: (gauge("executor_open_slots", 3),)})
     assert inventory.executors_of([worker()]) == Executors(("CeleryExecutor",), "there is StatefulSet/airflow-worker")
     assert not inventory.executors_of([scheduler()])
+
+
+def test_of_several_airflows_in_one_source_none_tells_this_ones_executor() -> None:
+    beats = [Series({"__name__": "airflow_scheduler_heartbeat", "job": job}, 9.0) for job in ("ours", "theirs")]
+    assert not telemetry.executors({questions.GAUGES.name: (*GAUGES, *beats)})
 
 
 def test_the_policy_takes_executors_as_airflow_has_them_and_nothing_that_is_none() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from airflow_tuner import questions, telemetry
+from airflow_tuner.executor import UNKNOWN, Executors
 from airflow_tuner.model import Finding, Severity, Workload
 from airflow_tuner.signals import Series
 from airflow_tuner.singles import TaskMemory
@@ -17,11 +18,12 @@ def found(
     number: int = 4,
     line: str | None = "2",
     others: tuple[Workload, ...] = (),
+    runs: Executors = UNKNOWN,
 ) -> list[Finding]:
     """What is said of tasks of these sizes in a worker of four slots."""
     largest = tuple(TaskMemory(f"etl_task{size}", size * MI) for size in sizes)
     workers = worker(pod(limit=limit, slots=slots(number, 1)), limit=limit)
-    seen = observed(workers, *others, line=line, airflow=airflow(tasks(largest=largest)))
+    seen = observed(workers, *others, line=line, airflow=airflow(tasks(largest=largest)), executors=runs)
     return [one for one in turn(spec(high="8Gi"), seen).findings if one.reason == "TaskMemoryHog"]
 
 
@@ -71,6 +73,12 @@ def test_nothing_is_said_where_it_is_not_known() -> None:
     seen = observed(worker(pod()), line="2", airflow=airflow(tasks(largest=(TaskMemory("a", 3000 * MI),))))
     assert "TaskMemoryHog" not in turn(spec(), seen).found, "how many slots there are"
     assert "TaskMemoryHog" not in turn(spec(workers=[]), seen).found
+
+
+def test_beside_other_executors_it_is_not_known_where_a_task_ran() -> None:
+    assert found(9000, runs=Executors(("CeleryKubernetesExecutor",), "the policy")) == []
+    assert found(9000, runs=Executors(("LocalExecutor",), "the policy")) == []
+    assert len(found(9000, runs=Executors(("CeleryExecutor",), "the policy"))) == 1
 
 
 def test_a_healthy_airflow_2_is_silent() -> None:
