@@ -14,6 +14,7 @@ MOST = 80
 
 def remembered(status: api.Status, policy: str, histories: Mapping[str, History] = NONE) -> api.Remembered:
     """What of a status must not be forgotten, and the histories; `policy`: the UID."""
+    freshest = sorted(histories, key=lambda target: -histories[target].end)[:MOST]
     return api.Remembered(
         policy=policy,
         airflow_version=status.airflow_version,
@@ -23,9 +24,7 @@ def remembered(status: api.Status, policy: str, histories: Mapping[str, History]
         ],
         tuned=status.tuned,
         history=status.history,
-        peaks=[api.Peaks(target=target, packed=packed(history)) for target, history in sorted(histories.items())][
-            :MOST
-        ],
+        peaks=[api.Peaks(target=target, packed=packed(histories[target])) for target in sorted(freshest)],
     )
 
 

@@ -76,10 +76,11 @@ class Item:
 
     @property
     def runs_tasks(self) -> bool:
-        """Tasks run in its containers."""
-        return self.workload.component == "worker" or (
-            self.workload.component == "scheduler" and self.seen.executors.local
-        )
+        """Tasks run in its containers, or may: which executor there is may not be known."""
+        runs = self.seen.executors
+        alone = all(workload.component != "worker" for workload in self.seen.workloads)
+        in_schedulers = runs.local if runs else alone
+        return self.workload.component == "worker" or (self.workload.component == "scheduler" and in_schedulers)
 
     @functools.cached_property
     def tasks(self) -> tuple[Footprint | None, int | None]:
@@ -104,6 +105,7 @@ class Item:
 def item_of(spec: api.Spec, bounds: Bounds, workload: Workload, seen: Observation, prior: api.Status) -> Item:
     """A target with its past; without one, it starts from what we gave the pods, else from the template."""
     past = remembered(prior, workload.target)
+    remembers = past.desired is not None
     if past.desired is None:
         past = adopted(past, workload, seen.line)
     elif not prior.airflow_version:
@@ -117,6 +119,12 @@ def item_of(spec: api.Spec, bounds: Bounds, workload: Workload, seen: Observatio
     if ruler:
         # Two hands on one knob: for this target alone it is as in mode Recommend.
         spec = spec.model_copy(update={"mode": api.Mode.RECOMMEND})
+    if spec.mode is api.Mode.ENFORCE and past.tuned is None and remembers:
+        # What was only recommended is no decrease: that is decided anew, on evidence.
+        least = workload.template
+        request = max((size for size in (before.memory.request, least.request) if size is not None), default=None)
+        limit = max((size for size in (before.memory.limit, least.limit) if size is not None), default=None)
+        before = replace(before, memory=Memory(request, limit))
     return Item(spec, bounds, workload, past, before, seen, ruler)
 
 
@@ -179,14 +187,16 @@ def next_step(item: Item, fresh: Sequence[Kill]) -> tuple[Step | None, bool]:
     if step is not None:
         return step, False
     step, waits = steps.usual(spec, bounds, workload, past, before, nodes, now)
-    return step or _whole_entry(item, _ordinary(item)), waits
+    return step or _whole_entry(item, _ordinary(item, killed=bool(fresh))), waits
 
 
-def _ordinary(item: Item) -> Step | None:
+def _ordinary(item: Item, *, killed: bool) -> Step | None:
     """What nobody died of: more memory before slots, which take some, and less memory last of all."""
     memory = item.sizing.step
-    first = memory if memory is not None and memory.reason == "MemoryForecast" else None
-    return first or item.slots.step or item.parsing.step or memory
+    raised = memory is not None and memory.reason == "MemoryForecast"
+    if memory is not None and raised:
+        return memory
+    return item.slots.step or item.parsing.step or (None if killed else memory)
 
 
 def _whole_entry(item: Item, step: Step | None) -> Step | None:

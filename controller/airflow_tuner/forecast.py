@@ -108,12 +108,13 @@ def forecast(history: History, hour: int, days_per_kill: int) -> tuple[Forecast,
 
     Foreseen from the hours before `hour` alone. Empty where too little is known.
     """
-    begin = max(history.first, hour - LOOKED)
+    # From where the choice of the rule begins, which lasts for hours.
+    begin = max(history.first, hour - hour % REFIT - LOOKED)
     past = history.peaks[begin - history.first : max(0, hour - history.first)]
     past += (None,) * (hour - begin - len(past))
     if len(past) - past.count(None) < LEAST:
         return ()
-    known = history.known
+    known = len(past) - past.count(None)
     ahead = _foreseen(past, hour, days_per_kill, known < WEEK)
     months = [_month_before(history, hour + number) for number in range(AHEAD)]
     return tuple(

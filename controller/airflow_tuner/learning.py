@@ -5,8 +5,8 @@ from dataclasses import replace
 from datetime import datetime
 
 from airflow_tuner import api, lag, quantity, runaway, sizing
-from airflow_tuner.history import History, hour_of
-from airflow_tuner.model import Observation, Pod
+from airflow_tuner.history import HOURS, History, hour_of
+from airflow_tuner.model import Observation, Pod, Workload
 from airflow_tuner.quantity import MEBIBYTE
 
 CENSORED = 1.2
@@ -22,6 +22,9 @@ def learned(prior: api.Status, seen: Observation) -> Observation:
     histories = dict(seen.histories)
     unusual = _unusual(seen)
     for workload in seen.workloads:
+        if _another(prior, workload):
+            histories.pop(workload.target, None)
+            continue
         history = histories.get(workload.target, History())
         held = [size for pod in workload.living if (size := _held(pod, seen.at)) is not None]
         if held and not unusual:
@@ -31,7 +34,7 @@ def learned(prior: api.Status, seen: Observation) -> Observation:
             history = history.filled(hour_of(killed[0]), [quantity.rounded(CENSORED * killed[1]) // MEBIBYTE])
         if history.peaks:
             histories[workload.target] = history
-    return replace(seen, histories=histories)
+    return replace(seen, histories=histories, usual=not unusual)
 
 
 def complete(histories: Mapping[str, History], now: datetime) -> dict[str, History]:
@@ -40,7 +43,8 @@ def complete(histories: Mapping[str, History], now: datetime) -> dict[str, Histo
     return {
         target: replace(history, peaks=history.peaks[: hour - history.first])
         for target, history in histories.items()
-        if history.first < hour
+        # What nobody has shown for nine weeks is gone.
+        if history.first < hour and history.end > hour - HOURS
     }
 
 
@@ -53,6 +57,12 @@ def filled(
         if (target := names.get(name)) is not None:
             new[target] = new.get(target, History()).filled(first, [*peaks])
     return new
+
+
+def _another(prior: api.Status, workload: Workload) -> bool:
+    """The target of that name was another workload in the last turn: what is known of that one says nothing of this."""
+    entry = next((item for item in prior.targets if item.name == workload.target), None)
+    return entry is not None and entry.workload.partition("/")[2] != workload.name
 
 
 def _unusual(seen: Observation) -> bool:

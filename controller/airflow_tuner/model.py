@@ -318,6 +318,10 @@ class Observation:
     """What else changes workloads of the namespace."""
     histories: Mapping[str, History] = field(default_factory=dict)
     """The memory of past hours, by target."""
+    reading: bool = False
+    """The metrics source is still asked for the past: the histories are not all that is known."""
+    usual: bool = True
+    """Nothing piles tasks up that is no usual demand."""
     ran: Mapping[str, Ran] = field(default_factory=dict)
     """What ran in workers before their last kill, by UID of the pod; as far as it was seen."""
     executors: Executors = UNKNOWN

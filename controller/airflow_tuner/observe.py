@@ -23,6 +23,9 @@ Values = Mapping[str, tuple[Series, ...]]
 PATIENCE = 0.5
 """Seconds that the answer to a container's death waits for newer metrics than the last turn's."""
 
+LARGEST = 2**24
+"""MiB of memory, 16 TiB: no container has more, whatever a source says."""
+
 URGENT = timedelta(seconds=60)
 """A death is answered with that little patience for this long."""
 
@@ -183,7 +186,7 @@ async def past_peaks(
     found = await source.ask_hours(signals.HOURLY_PEAKS, prometheus.scope(spec.metrics, namespace), first, last)
     return {
         item.labels.get("workload", ""): [
-            None if (size := item.values.get(hour)) is None else max(1, round(size / MEBIBYTE))
+            None if (size := item.values.get(hour)) is None else min(max(1, round(size / MEBIBYTE)), LARGEST)
             for hour in range(first, last + 1)
         ]
         for item in found

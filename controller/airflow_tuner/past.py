@@ -58,6 +58,8 @@ def moved(moments: api.Moments, change: api.Change) -> api.Moments:
         told |= {"out_of_memory": change.time, "limit_before": old.limit}
     if change.reason == "PodsRefused":
         told["refused"] = change.time
+    if change.reason == "NodeMemoryPressure":
+        told["pressed"] = change.time
     if change.reason == "MemoryBound":
         told |= {"memory_bound": change.time, "endured": new}
     return moments.model_copy(update=told)
@@ -76,6 +78,7 @@ def _dated(past: Past, moments: api.Moments) -> Past:
         endured_at=_moment(moments.memory_bound),
         refused=_moment(moments.refused),
         template_changed=_moment(moments.template),
+        pressed=_moment(moments.pressed),
     )
 
 

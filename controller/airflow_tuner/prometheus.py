@@ -64,6 +64,7 @@ _FAILURES = (
     TypeError,
     AttributeError,
     RecursionError,
+    ArithmeticError,
 )
 
 

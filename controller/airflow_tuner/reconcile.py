@@ -12,24 +12,22 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from airflow_tuner import actuator, api, checkpoint, learning, policies, restarts, rivals, status, witness
+from airflow_tuner.archive import Archive
 from airflow_tuner.autoscaler import Autoscaler
 from airflow_tuner.autoscalers import Autoscalers
 from airflow_tuner.brokers import Brokers
 from airflow_tuner.cluster import Cluster, NotFound, policy_path
 from airflow_tuner.errors import Refused, Stale, TunerError, Unavailable
 from airflow_tuner.exporter import Exporter
-from airflow_tuner.history import HOURS, History, hour_of
+from airflow_tuner.history import History
 from airflow_tuner.model import Decision, Finding, Observation
-from airflow_tuner.observe import Counts, counts, observe, past_peaks
+from airflow_tuner.observe import Counts, counts, observe
 from airflow_tuner.outcome import outcome
 from airflow_tuner.prometheus import Prometheus
 from airflow_tuner.recorder import Recorder
 
 Clock = Callable[[], datetime]
 Object = dict[str, Any]
-
-READ_AT_ONCE = 3 * 24
-"""Hours of the past that one turn asks the metrics source for."""
 
 AGAIN = timedelta(milliseconds=200)
 """After a write that lost against a newer one; three times as long after each one more in a row, up to `SOON`."""
@@ -81,6 +79,8 @@ class Known:
     """What else changes workloads of its namespace."""
     histories: Mapping[str, History] = field(default_factory=dict)
     """The memory of past hours, by target."""
+    reading: bool = False
+    """The metrics source is still asked for more of it."""
     witnessed: witness.Memory = witness.NOTHING
     """What tasks were seen to run at the last looks."""
 
@@ -106,6 +106,7 @@ async def look(
         evictions=known.evictions,
         autoscalers=known.autoscalers,
         histories=known.histories,
+        reading=known.reading,
     )
     witnessed = witness.noted(known.witnessed, seen)
     seen = replace(seen, ran=witnessed.ran)
@@ -154,10 +155,8 @@ class Turn:
     """What tasks were seen to run at the last looks."""
     told: set[tuple[str, int]] = field(default_factory=set)
     """Counts of killed processes that a turn has seen, or was begun for."""
-    histories: Mapping[str, History] = field(default_factory=dict)
-    """The memory of past hours, by target."""
-    unread: range = range(0)
-    """Past hours that the metrics source is still to be asked for."""
+    archive: Archive = field(default_factory=Archive)
+    """The memory of past hours."""
 
     def news(self, counts: Counts) -> bool:
         """Whether these counts of killed processes are worth a turn; each is so once."""
@@ -205,7 +204,7 @@ class Turn:
             return SLOW
         if self.first:
             await self.recorder.recall(policy)
-            self._begin(policy)
+            self.archive.begin(self.recorder.memory(policy), policy["metadata"]["uid"], self.clock())
         self.spec = policies.parsed(policy)[0]
         now = self.clock()
         self.evictions = {pod: told for pod, told in self.evictions.items() if now - told[0] < EVICT_AGAIN}
@@ -217,17 +216,17 @@ class Turn:
             self.refusals,
             evictions,
             others,
-            histories=self.histories,
+            histories=self.archive.histories,
+            reading=bool(self.archive.unread),
             witnessed=self.witnessed,
         )
         told = await look(self.cluster, self.sources, self.brokers, policy, now, known)
         self.witnessed = told.witnessed
         self.pods = frozenset(pod.name for workload in told.seen.workloads for pod in workload.pods)
         self.told = {count for count in self.told if count[0] in self.pods} | counts(told.seen)
-        self.histories = told.seen.histories
+        self.archive.histories = told.seen.histories
         policy = await self.recorder.commit(policy, told.status)
-        await self.recorder.remember(policy, told.status, learning.complete(self.histories, now))
-        await self._read_past(told)
+        await self.recorder.remember(policy, told.status, learning.complete(told.seen.histories, now))
         self.exporter.looked(self.namespace, self.name, now, told.findings)
         asked = 0
         if told.spec.mode is api.Mode.ENFORCE and not told.paused:
@@ -237,31 +236,8 @@ class Turn:
         await self.recorder.tell_findings(policy, told.prior, told.findings, now, first=self.first)
         self.first, self.refused, self.lost = False, False, 0
         log.info("policy %s/%s: %s", self.namespace, self.name, _sentence(told.decision, told.status))
-        return RESIZED if asked else SOON if self.unread else USUAL
-
-    def _begin(self, policy: Object) -> None:
-        """With what is remembered of past hours; the metrics source is asked for those that are not."""
-        self.histories = checkpoint.histories(self.recorder.memory(policy), policy["metadata"]["uid"])
-        hour = hour_of(self.clock())
-        known = max((history.end for history in self.histories.values()), default=0)
-        self.unread = range(max(known - 1, hour - HOURS), hour + 1)
-
-    async def _read_past(self, told: Look) -> None:
-        """Ask for some of the past hours, the latest first. Without an answer the history grows with what is seen."""
-        source = self.sources.get(told.spec.metrics.source)
-        if not self.unread or source is None:
-            return
-        part, self.unread = self.unread[-READ_AT_ONCE:], self.unread[:-READ_AT_ONCE]
-        try:
-            found = await past_peaks(source, told.spec, self.namespace, part[0], part[-1])
-        except TunerError as error:
-            log.info("policy %s/%s: the past is not known: %s", self.namespace, self.name, error)
-            self.unread = range(0)
-            return
-        names = {workload.name: workload.target for workload in told.seen.workloads}
-        self.histories = learning.filled(self.histories, names, part[0], found)
-        if not found:
-            self.unread = range(0)
+        await self.archive.read(self.sources.get(told.spec.metrics.source), told.spec, self.namespace, told.seen)
+        return RESIZED if asked else SOON if self.archive.due(now) else USUAL
 
     def _own(self, policies: Sequence[Object]) -> Object | None:
         # The items of a list carry neither kind nor version.

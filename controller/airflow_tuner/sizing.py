@@ -7,9 +7,9 @@ missing or new evidence.
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from airflow_tuner import api, quantity
+from airflow_tuner import api, kills, quantity
 from airflow_tuner.footprint import Footprint
-from airflow_tuner.forecast import WEEK, Forecast, forecast
+from airflow_tuner.forecast import DAY, WEEK, Forecast, forecast
 from airflow_tuner.history import History, hour_of
 from airflow_tuner.model import Memory, MetricsState, Observation, Pod, Values, Workload
 from airflow_tuner.quantity import MEBIBYTE, readable
@@ -34,6 +34,12 @@ LOWER = 0.85
 
 AFTER_KILL = timedelta(hours=6)
 """So long after an answer to a kill nothing is lowered: the retry must fit, and the next run as well."""
+
+AFTER_REFUSAL = timedelta(days=1)
+"""So long after the API server refused pods with what was decided, nothing is raised for a forecast: a quota stays."""
+
+KNOWN_OF_WEEK = 120
+"""Hours of the last week that must be known for its peak to have been seen."""
 
 LEAK_FROM = 2 * MEBIBYTE / 3600
 """Bytes per second from which memory that rises evenly is no demand."""
@@ -94,12 +100,15 @@ def assess(subject: Subject) -> Sizing:
     request = limit if equal(spec, workload) else quantity.rounded(max(foreseen.usual * MEBIBYTE, held))
     target = subject.bounds.hold(Memory(min(request, limit), limit))
     if (more := _more(subject, target)) != now:
+        refused = subject.past.refused
         waits = _within(subject, spec.changes.cooldown.raise_seconds)
+        # What a quota has refused is not foreseen again every hour.
+        waits = waits or (refused is not None and subject.seen.at - refused < AFTER_REFUSAL)
         step = None if waits else _step(subject, foreseen, more, carried, "MemoryForecast")
         return Sizing(foreseen, target, step)
     # A limit that may have to carry more tasks than ever ran is not lowered.
     kept = subject.runs_tasks and not carried
-    lower = replace(target, limit=now.limit) if kept else target
+    lower = replace(target, limit=now.limit) if kept else _above_the_day(subject, target, history.at(hour))
     if kept and equal(spec, workload):
         lower = now
     if (less := _less(now, lower)) != now:
@@ -112,24 +121,32 @@ def assess(subject: Subject) -> Sizing:
 
 def leaks(pod: Pod) -> float:
     """Bytes per second by which its memory rises evenly; 0 where that is too little to tell."""
-    told = (pod.usage.growth_days, pod.usage.growth_hours)
-    growth = max((one.value for one in told if one is not None), default=0.0)
-    return growth if growth >= LEAK_FROM else 0.0
+    # Over hours alone a day's load rises as evenly.
+    told = pod.usage.growth_days
+    return told.value if told is not None and told.value >= LEAK_FROM else 0.0
 
 
 def unleaked(pod: Pod, now: datetime) -> float | None:
-    """The most that a pod held within the window, without what it has leaked since it started: that is no demand."""
+    """The most that a pod held within the window, without what it has leaked since it started: that is no demand.
+
+    `None`: it is not known. So it is, too, where it cannot have leaked like this since its start.
+    """
     if pod.usage.anonymous is None:
         return None
     age = 0.0 if pod.started is None else max(0.0, (now - pod.started).total_seconds())
-    return max(pod.usage.anonymous.value - leaks(pod) * age, 0.0)
+    left = pod.usage.anonymous.value - leaks(pod) * age
+    return left if left > 0 else None
 
 
 def equal(spec: api.Spec, workload: Workload) -> bool:
     """Request and limit move together: the policy says so, or the pods are Guaranteed."""
     own, component = spec.worker(workload.target, workload.name), spec.component(workload.component)
     entry = own if workload.component == "worker" else component
-    return (entry is not None and entry.memory.limit_equals_request) or any(pod.guaranteed for pod in workload.pods)
+    stated = entry is not None and entry.memory.limit_equals_request
+    born = all(
+        key in workload.limits and workload.requests.get(key) == workload.limits[key] for key in ("cpu", "memory")
+    )
+    return stated or any(pod.guaranteed for pod in workload.pods) or (not workload.pods and born)
 
 
 def _more(subject: Subject, target: Memory) -> Memory:
@@ -147,6 +164,14 @@ def _more(subject: Subject, target: Memory) -> Memory:
     return replace(more, limit=max(more.limit or 0, more.request or 0))
 
 
+def _above_the_day(subject: Subject, target: Memory, hour: int | None) -> Memory:
+    """What is lowered stays above the most of the last day, and of this hour (in MiB): no rule may miss those."""
+    told = [pod.usage.anonymous_day.value for pod in subject.workload.living if pod.usage.anonymous_day is not None]
+    most = quantity.rounded(PRESENT * max([*told, (hour or 0) * MEBIBYTE], default=0.0)) + SPARE
+    limit = max(target.limit or 0, min(most, subject.before.memory.limit or most))
+    return Memory(limit if equal(subject.spec, subject.workload) else target.request, limit)
+
+
 def _less(now: Memory, target: Memory) -> Memory:
     """What is lowered now: what is worth no change stays."""
     limit = target.limit if (target.limit or 0) <= LOWER * (now.limit or 0) else now.limit
@@ -162,16 +187,32 @@ def _within(subject: Subject, seconds: int) -> bool:
 
 def _held(subject: Subject, history: History) -> str:
     """Why memory that is not needed is kept for now; empty where it may be released."""
-    seen, pods, past = subject.seen, subject.workload.living, subject.past
-    raised, changed = past.raised, past.template_changed
-    fresh = seen.metrics.state is MetricsState.FRESH and pods and all(pod.usage.anonymous for pod in pods)
+    spec, seen, past, pods = subject.spec, subject.seen, subject.past, subject.workload.pods
+    hour, living = hour_of(seen.at), subject.workload.living
+    known = [one for one in range(hour - WEEK, hour) if history.at(one) is not None]
+    whole = len(known) >= KNOWN_OF_WEEK and known[0] < hour - WEEK + DAY // 2
+
+    def within(at: datetime | None, span: timedelta) -> bool:
+        return at is not None and seen.at - at < span
+
+    fresh = seen.metrics.state is MetricsState.FRESH and living and all(pod.usage.anonymous for pod in living)
+    killed = any(
+        within(None if pod.death is None else pod.death.at, AFTER_KILL) or kills.recent_process_kills(pod.usage)
+        for pod in pods
+    )
     reasons = {
-        f"only {history.known / 24:.1f} days are known: no week's peak was seen": history.known < WEEK,
+        "the policy does not allow it (changes.releases)": spec.mode is api.Mode.ENFORCE and not spec.changes.releases,
+        "the past is still being read": seen.reading,
+        f"only {len(known)} hours of the last week are known": not whole,
         "what the pods hold now is not known": not fresh,
-        "they leak": any(leaks(pod) for pod in pods),
-        "the last kill is less than six hours ago": raised is not None and seen.at - raised.at < AFTER_KILL,
-        "the template was changed within a day": changed is not None and seen.at - changed < AFTER_TEMPLATE,
-        "the cooldown after the last change is running": _within(subject, subject.spec.changes.cooldown.lower_seconds),
+        "they leak": any(leaks(pod) for pod in living),
+        "this is no usual time: a DAG runs away, or the database is slow": not seen.usual,
+        "something was killed for memory within six hours": killed
+        or within(past.raised.at if past.raised else None, AFTER_KILL)
+        or within(past.endured_at, AFTER_KILL),
+        "the node was short of memory within a day": within(past.pressed, AFTER_TEMPLATE),
+        "the template was changed within a day": within(past.template_changed, AFTER_TEMPLATE),
+        "the cooldown after the last change is running": _within(subject, spec.changes.cooldown.lower_seconds),
     }
     why = next((reason for reason, holds in reasons.items() if holds), "")
     return why and f"Less would do, but {why}."

@@ -60,6 +60,8 @@ class Past:
     """When."""
     refused: datetime | None = None
     """Last time that pods with what was decided were refused."""
+    pressed: datetime | None = None
+    """Last time that a request was raised because the node was short of memory."""
     template_changed: datetime | None = None
     """Last time that the user changed the template."""
     stranded: bool = False

@@ -49,6 +49,16 @@ def test_what_has_leaked_is_no_demand() -> None:
     assert peak(observed(worker(pod(usage=slow, started=NOW - timedelta(hours=50))))) == 900
 
 
+def test_a_load_that_rises_through_the_day_is_no_leak() -> None:
+    rising = replace(usage(anonymous=1400), growth_hours=Sample(150 * MI / 3600, NOW))
+    assert peak(observed(worker(pod(usage=rising, started=NOW - timedelta(days=10))))) == 1400
+
+
+def test_what_cannot_have_leaked_since_the_start_is_not_known() -> None:
+    leaking = replace(usage(anonymous=400), growth_days=Sample(10 * MI / 3600, NOW))
+    assert peak(observed(worker(pod(usage=leaking, started=NOW - timedelta(days=10))))) is None
+
+
 def test_while_a_slow_database_piles_tasks_up_nothing_is_learned() -> None:
     assert peak(holding(900, airflow=airflow(tasks(critical=3.0)))) is None
     assert peak(holding(900, airflow=airflow(tasks(critical=0.01)))) == 900

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from airflow_tuner import api, status
+from airflow_tuner import api, decide, status
 from airflow_tuner.forecast import DAY, WEEK
 from airflow_tuner.history import History, hour_of
 from airflow_tuner.model import MetricsState, Observation, Pod, Sample, Values, Workload
 from airflow_tuner.probe import COMMANDS, Probe
+from airflow_tuner.steps import Bounds
 from core.worlds import (
     MI,
     NOW,
@@ -61,59 +62,64 @@ def later(one: Pod, at: Any) -> Any:  # noqa: ANN401 - a time, and a usage
     return usage(at=at, anonymous=None if one.usage.anonymous is None else one.usage.anonymous.value / MI)
 
 
+def allowed(low: str = "256Mi", high: str = "8Gi", **fields: Any) -> api.Spec:  # noqa: ANN401 - any field of the spec
+    """A policy that lets memory be released."""
+    return spec(low, high, **{"changes": {"releases": True}, **fields})
+
+
 def holding(size: float | None, request: int = 2048, limit: int = 4096, **fields: Any) -> Pod:  # noqa: ANN401 - any field of the pod
     name = fields.pop("name", "airflow-worker-0")
     return pod(name, request=request, limit=limit, usage=usage(anonymous=size), **fields)
 
 
 def test_memory_that_the_coming_hours_do_not_take_is_released() -> None:
-    last = turn(spec("256Mi", "8Gi"), asked())
+    last = turn(allowed(), asked())
     assert last.reasons == ["MemoryReleased"]
     assert (last.request, last.limit) == (412, 1755)
     assert "from the hourly peaks of 28.0 days, the next 3 hours take 412 MiB usually" in last.target.why
-    assert turn(spec("256Mi", "8Gi"), applied(last, seconds=30), last.status).reasons == []
+    assert turn(allowed(), applied(last, seconds=30), last.status).reasons == []
 
 
 def test_memory_is_raised_before_the_peak_that_is_foreseen() -> None:
     small = worker(holding(300, 412, 600), request=412, limit=600)
-    noon = turn(spec("256Mi", "8Gi"), asked(of=small))
+    noon = turn(allowed(), asked(of=small))
     assert (noon.reasons, noon.request, noon.limit) == (["MemoryForecast"], 412, 1755)
-    night = turn(spec("256Mi", "8Gi"), asked(of=small, at_hour=24))
+    night = turn(allowed(), asked(of=small, at_hour=24))
     assert (night.reasons, night.request, night.limit) == (["MemoryForecast"], 618, 1755)
 
 
 def test_a_request_rises_step_by_step_and_the_limit_at_once() -> None:
     small = worker(holding(300, 412, 600), request=412, limit=600)
     seen = asked(of=small, at_hour=24, history=weeks())
-    last = turn(spec("256Mi", "8Gi"), seen)
-    again = turn(spec("256Mi", "8Gi"), applied(last, seconds=601), last.status)
+    last = turn(allowed(), seen)
+    again = turn(allowed(), applied(last, seconds=601), last.status)
     assert (again.reasons, again.request) == (["MemoryForecast"], 927)
-    soon = turn(spec("256Mi", "8Gi"), applied(last, seconds=599), last.status)
+    soon = turn(allowed(), applied(last, seconds=599), last.status)
     assert soon.reasons == []
 
 
 def test_a_limit_that_may_have_to_carry_more_tasks_than_are_known_is_not_lowered() -> None:
     of = worker(holding(300), request=2048, limit=4096)
-    last = turn(spec("256Mi", "8Gi"), asked(of=of))
+    last = turn(allowed(), asked(of=of))
     assert (last.reasons, last.request, last.limit) == (["MemoryReleased"], 412, 4096)
 
 
 def test_what_is_held_now_counts_whatever_was_foreseen() -> None:
-    last = turn(spec("256Mi", "8Gi"), asked(holding(3000)))
+    last = turn(allowed(), asked(holding(3000)))
     assert (last.reasons, last.request, last.limit) == (["MemoryForecast"], 3000, 4096)
 
 
 def test_the_bounds_hold() -> None:
-    assert turn(spec("1Gi", "8Gi"), asked()).request == 1024
+    assert turn(allowed("1Gi"), asked()).request == 1024
     small = worker(holding(300, 412, 600), request=412, limit=600)
     night = asked(of=small, at_hour=24, history=weeks())
-    assert turn(spec("256Mi", "1Gi"), night).limit == 1024
+    assert turn(allowed("256Mi", "1Gi"), night).limit == 1024
 
 
 def test_a_limit_carries_all_slots_of_a_worker_whatever_was_foreseen() -> None:
     of = replace(worker(holding(300, slots=slots(16, busy=1)), request=2048, limit=4096), stated=Values(concurrency=16))
     seen = asked(of=of, airflow=airflow(tasks(0, 1)), broker="", history=weeks(daily=dict.fromkeys(range(24), 400)))
-    last = turn(slots_spec(memory_min="256Mi", memory_max="8Gi"), seen)
+    last = turn(slots_spec(memory_min="256Mi", memory_max="8Gi", changes={"releases": True}), seen)
     assert (last.reasons, last.limit) == (["MemoryReleased"], 255 + 16 * 86 + 130)
     assert "The limit is what 16 busy slots take" in last.target.why
 
@@ -129,14 +135,86 @@ def test_a_limit_carries_all_slots_of_a_worker_whatever_was_foreseen() -> None:
     ],
 )
 def test_nothing_is_released_on_missing_evidence(seen: Observation) -> None:
-    last = turn(spec("256Mi", "8Gi"), seen)
+    last = turn(allowed(), seen)
     assert (last.reasons, last.limit) == ([], 4096)
+
+
+def test_without_leave_memory_is_only_raised_and_it_is_said() -> None:
+    last = turn(spec("256Mi", "8Gi"), asked())
+    assert (last.reasons, last.limit) == ([], 4096)
+    bounds = Bounds("workers/default", 256 * MI, 8192 * MI)
+    item = decide.item_of(spec("256Mi", "8Gi"), bounds, last.target.workload, last.seen, api.Status())
+    assert item.sizing.hold == "Less would do, but the policy does not allow it (changes.releases)."
+
+
+def test_nothing_is_released_in_the_turn_that_sees_a_kill_at_the_policys_maximum() -> None:
+    killed = asked(holding(300, died=NOW - timedelta(seconds=20)))
+    last = turn(allowed(high="4Gi"), killed)
+    assert last.reasons == []
+    process = replace(usage(anonymous=300, kills=1, before=0, peak=4096))
+    (workload,) = killed.workloads
+    one = replace(workload, pods=(pod(request=2048, limit=4096, usage=process),))
+    assert turn(allowed(high="4Gi"), replace(killed, workloads=(one,))).reasons == []
+
+
+def test_what_was_only_recommended_is_no_decrease_when_the_mode_becomes_enforce() -> None:
+    advised = turn(spec("256Mi", "8Gi", mode="Recommend"), asked())
+    assert advised.limit == 1755
+    blind = asked(holding(None), state=MetricsState.UNAVAILABLE, history=History())
+    enforced = turn(allowed(), replace(blind, at=NOW + timedelta(days=30)), advised.status)
+    assert (enforced.reasons, enforced.limit, enforced.target.tuned) == ([], 4096, None)
+
+
+@pytest.mark.parametrize(
+    "old", [(1500, 7 * DAY, 6 * WEEK), (300, 3 * WEEK, 3 * WEEK)], ids=["a week long ago", "nothing of late"]
+)
+def test_a_week_counts_only_where_it_was_the_last_one(old: tuple[int, int, int]) -> None:
+    size, known, gap = old
+    peaks = (size,) * known + (None,) * (gap - DAY) + (300,) * (DAY if size > 1000 else 0)
+    history = History(hour_of(NOW) - len(peaks), peaks)
+    assert turn(allowed(), asked(history=history)).reasons == []
+
+
+def test_while_the_past_is_still_read_nothing_is_released() -> None:
+    assert turn(allowed(), asked(reading=True)).reasons == []
+
+
+def test_what_was_held_today_stays_whatever_a_rule_foresees() -> None:
+    full = replace(usage(anonymous=300), anonymous_day=Sample(3000 * MI, NOW))
+    of = scheduler(pod(request=2048, limit=4096, usage=full), request=2048, limit=4096)
+    policy = spec(workers=[], scheduler={"memory": {"min": "256Mi", "max": "8Gi"}}, changes={"releases": True})
+    seen = observed(of, worker(), histories={"scheduler": weeks()})
+    assert turn(policy, seen).decision.targets[0].desired.memory.limit == 3331 * MI
+
+
+def test_another_workload_under_the_same_name_begins_without_a_history() -> None:
+    last = turn(spec("256Mi", "8Gi"), asked())
+    other = replace(last.target.workload, name="other-worker")
+    seen = replace(last.seen, workloads=(other,), at=NOW + timedelta(seconds=30))
+    assert turn(allowed(), seen, last.status).reasons == []
+
+
+def test_after_the_node_was_short_of_memory_its_request_stays_for_a_day() -> None:
+    policy = allowed(changes={"releases": True, "cooldown": {"lowerSeconds": 300, "raiseSeconds": 0}})
+    moments = api.Moments(any=(NOW - timedelta(hours=5)).isoformat(), pressed=(NOW - timedelta(hours=5)).isoformat())
+    first = turn(policy, asked(state=MetricsState.STALE))
+    (entry,) = first.status.targets
+    prior = first.status.model_copy(update={"targets": [entry.model_copy(update={"changed": moments})]})
+    assert turn(policy, asked(), prior).reasons == []
+
+
+def test_where_it_is_not_known_what_runs_tasks_a_schedulers_limit_is_not_lowered() -> None:
+    of = scheduler(holding(300), request=2048, limit=4096)
+    policy = spec(workers=[], scheduler={"memory": {"min": "256Mi", "max": "8Gi"}}, changes={"releases": True})
+    assert turn(policy, asked(of=of)).limit == 4096
+    beside = replace(asked(of=of), workloads=(*asked(of=of).workloads, worker()))
+    assert turn(policy, beside).decision.targets[0].desired.memory.limit == 1755 * MI
 
 
 def test_without_a_limit_or_a_history_nothing_is_foreseen() -> None:
     bare = worker(pod(request=None, limit=None), request=None, limit=None)
-    assert turn(spec("256Mi", "8Gi"), asked(of=bare)).reasons == []
-    assert turn(spec("256Mi", "8Gi"), asked(history=History())).reasons == []
+    assert turn(allowed(), asked(of=bare)).reasons == []
+    assert turn(allowed(), asked(history=History())).reasons == []
 
 
 def test_a_leak_is_neither_sized_up_nor_answered_with_less() -> None:
@@ -145,14 +223,14 @@ def test_a_leak_is_neither_sized_up_nor_answered_with_less() -> None:
         pod(request=512, limit=1050, usage=grown, started=NOW - timedelta(hours=60)), request=512, limit=1050
     )
     history = {of.target: weeks(daily=dict.fromkeys(range(24), 400))}
-    policy = spec(workers=[], scheduler={"memory": {"min": "256Mi", "max": "8Gi"}})
+    policy = spec(workers=[], scheduler={"memory": {"min": "256Mi", "max": "8Gi"}}, changes={"releases": True})
     last = turn(policy, observed(of, histories=history))
     assert last.reasons == []
     assert "MemoryLeakSuspected" in last.found
 
 
 def test_after_a_kill_nothing_is_released_for_six_hours() -> None:
-    policy = spec("256Mi", "8Gi", changes={"cooldown": {"lowerSeconds": 300}})
+    policy = allowed(changes={"releases": True, "cooldown": {"lowerSeconds": 300}})
     killed = turn(policy, asked(holding(300, died=NOW)))
     assert (killed.reasons, killed.limit) == (["OutOfMemory"], 6144)
     calm = applied(killed, seconds=5 * 3600)
@@ -163,7 +241,7 @@ def test_after_a_kill_nothing_is_released_for_six_hours() -> None:
 
 
 def test_what_the_user_has_just_set_is_not_lowered_for_a_day() -> None:
-    policy = spec("256Mi", "8Gi")
+    policy = allowed()
     before = turn(policy, asked(state=MetricsState.STALE))
     (workload,) = before.seen.workloads
     larger: dict[str, Any] = {
@@ -187,7 +265,7 @@ def refreshed(seen: Observation) -> Observation:
 
 
 def test_a_running_pod_is_lowered_only_as_far_as_it_has_given_back() -> None:
-    last = turn(spec("256Mi", "8Gi"), asked())
+    last = turn(allowed(), asked())
     (target,) = last.decision.targets
     (running,) = target.workload.pods
     assert status.resized(target, running) == memory(412, 1755)
@@ -202,17 +280,18 @@ def test_a_running_pod_is_lowered_only_as_far_as_it_has_given_back() -> None:
 def test_guaranteed_pods_and_policies_that_ask_for_it_keep_request_and_limit_equal() -> None:
     guaranteed = holding(300, 4096, 4096, guaranteed=True)
     of = worker(guaranteed, request=4096, limit=4096, stated=Values(concurrency=2))
-    last = turn(spec("256Mi", "8Gi"), asked(of=of))
+    last = turn(allowed(), asked(of=of))
     assert (last.request, last.limit) == (1755, 1755)
     workers = [{"name": "default", "memory": {"min": "256Mi", "max": "8Gi", "limitEqualsRequest": True}}]
-    stated = turn(spec(workers=workers), asked())
+    stated = turn(spec(workers=workers, changes={"releases": True}), asked())
     assert (stated.request, stated.limit) == (1755, 1755)
 
 
 def test_the_probe_of_a_scheduler_is_given_its_room() -> None:
     of = scheduler(holding(300), request=2048, limit=4096, probe=Probe(COMMANDS[0], timeout=20, failures=5))
-    policy = spec(workers=[], scheduler={"memory": {"min": "256Mi", "max": "8Gi"}})
-    assert turn(policy, asked(of=of)).limit == 1755 + 130
+    policy = spec(workers=[], scheduler={"memory": {"min": "256Mi", "max": "8Gi"}}, changes={"releases": True})
+    beside = replace(asked(of=of), workloads=(*asked(of=of).workloads, worker()))
+    assert turn(policy, beside).limit == 1755 + 130
 
 
 def test_mode_recommend_advises_and_changes_nothing() -> None:
@@ -233,11 +312,11 @@ def test_the_user_says_at_what_risk() -> None:
 
 
 def risky(days: int) -> api.Spec:
-    return spec("256Mi", "8Gi", objectives={"daysPerOutOfMemory": days})
+    return allowed(objectives={"daysPerOutOfMemory": days})
 
 
 def test_hour_by_hour_through_a_day_there_are_few_changes_and_no_peak_above_the_limit() -> None:
-    policy = spec("256Mi", "8Gi")
+    policy = allowed()
     history, last, changes = weeks(), None, 0
     workload: Workload = worker(holding(300), request=2048, limit=4096)
     prior: api.Status | None = None

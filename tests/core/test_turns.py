@@ -77,10 +77,11 @@ class _Life(RuleBasedStateMachine):
     # What is there
 
     def policy(self) -> api.Spec:
-        policy = spec(*self.bounds, mode=self.mode)
+        policy = spec(*self.bounds, mode=self.mode, changes={"releases": True})
         if self.slots is not None:
             low, high = self.slots
-            policy = slots_spec(low, high, memory_min=self.bounds[0], memory_max=self.bounds[1], mode=self.mode)
+            memory = {"memory_min": self.bounds[0], "memory_max": self.bounds[1]}
+            policy = slots_spec(low, high, **memory, mode=self.mode, changes={"releases": True})
         return policy if self.named else policy.model_copy(update={"workers": []})
 
     def environment(self) -> dict[str, str]:

@@ -19,7 +19,7 @@ def remembered(real: RealAirflow) -> None:
     kubectl = real.control_plane.kubectl
     place = {"name": "airflow", "namespace": real.airflow.namespace}
     workers = [{"name": "*", "memory": {"min": "256Mi", "max": "2Gi"}}]
-    spec = {"mode": "Enforce", "airflow": {"release": "airflow"}, "workers": workers}
+    spec = {"mode": "Enforce", "airflow": {"release": "airflow"}, "workers": workers, "changes": {"releases": True}}
     policy = {"apiVersion": "airflow-tuner.dev/v1alpha1", "kind": "TuningPolicy", "metadata": place, "spec": spec}
     kubectl("apply", "-f", "-", input=json.dumps(policy))
     words = ("get", "tuningpolicy", "airflow", f"--namespace={real.airflow.namespace}", "--output=json")

@@ -146,7 +146,7 @@ def _row(real: RealAirflow, version: str, cause: Cause) -> Row:
             came |= _names(new)
             if cause.found(new):
                 after = time.monotonic() - began
-                first = _first(new) == cause.reason
+                first = cause.reason in _first(new)
             time.sleep(POLL)
     finally:
         take_away()
@@ -161,8 +161,8 @@ def _row(real: RealAirflow, version: str, cause: Cause) -> Row:
 
 
 def _first(findings: list[dict[str, Any]]) -> str:
-    """The reason of the first of the worst: they come in that order."""
-    return str(findings[0]["reason"])
+    """The first of the worst, as they come in that order: its reason, and what it says of the cause."""
+    return f"{findings[0]['reason']} {findings[0]['message']}"
 
 
 def _page(rows: list[Row]) -> str:

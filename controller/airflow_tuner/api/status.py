@@ -90,6 +90,8 @@ class Moments(Model):
     """What was decided then."""
     refused: Time | None = None
     """Last time that the API server refused pods with what was decided."""
+    pressed: Time | None = None
+    """Last time that a request was raised because the node was short of memory."""
     template: Time | None = None
     """Last time that the user changed the template."""
 

@@ -165,6 +165,8 @@ def _given(item: decide.Item) -> str:
     """What the operator does about it, and what it waits for."""
     if item.spec.mode is api.Mode.RECOMMEND:
         return "In mode Recommend the operator changes nothing: what it would set is among its recommendations."
+    if not item.spec.changes.releases:
+        return "The operator lowers no memory unless changes.releases of the policy allows it."
     waits = item.sizing.hold or "It waits for a forecast from a week of hourly peaks."
     return f"The operator releases what the coming day does not take. {waits}"
 
