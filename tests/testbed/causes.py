@@ -182,8 +182,8 @@ def large_task(real: RealAirflow) -> TakesAway:
 def cached_files(real: RealAirflow) -> TakesAway:
     """A task that reads a file again and again which just fits beside what the worker holds.
 
-    One larger than the limit is read from its beginning each time, and so never becomes active page cache: measured with
-    1500 MiB under 1000, the working set stayed where it was.
+    One larger than the limit never becomes active page cache, as it is read from its beginning each time: with
+    1500 MiB under 1000 the working set stayed where it was (measured).
     """
     (held,) = real.prometheus.query('max(container_memory_rss{namespace="airflow",container="worker"})')
     return _then_a_new_worker(real, _run(real, FILES, mebibytes=_up_to(0.97, float(held["value"][1]))))
