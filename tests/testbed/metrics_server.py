@@ -1,6 +1,6 @@
 """A real metrics-server behind the API server's aggregation layer, built from a Go module of its own.
 
-Its libraries need not be those of the control plane, and what it costs to build (about three minutes on two idle cores)
+Its libraries need not be those of the control plane, and what it costs to build (about four minutes on two cores)
 is nobody's who does not ask for it.
 """
 
@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,8 @@ def metrics_server() -> Path:
 
 def _build(target: Path) -> None:
     fresh = target.with_suffix(".new")
+    sys.stderr.write("testbed: building metrics-server, once (about four minutes on two cores)\n")
+    sys.stderr.flush()
     try:
         answer = subprocess.run(
             [go(), "build", "-ldflags", "-s -w", "-o", fresh, PACKAGE],
