@@ -58,7 +58,7 @@ class Archive:
         try:
             found = await past_peaks(source, spec, namespace, part[0], part[-1])
         except TunerError as error:
-            log.info("namespace %s: the past cannot be read: %s", namespace, error)
+            log.info("namespace %s: the past is not known yet: %s", namespace, error)
             self._failed = seen.at
             return
         self._failed, self.unread = None, self.unread[: -len(part)]
