@@ -51,8 +51,10 @@ class Archive:
 
     async def read(self, source: Prometheus | None, spec: api.Spec, namespace: str, seen: Observation) -> None:
         """Ask for some of the past hours, the latest first."""
-        if source is None or not self.due(seen.at):
-            self.unread = self.unread if source else range(0)
+        if source is None:
+            self.unread = range(0)
+            return
+        if not self.due(seen.at):
             return
         part = self.unread[-READ_AT_ONCE:]
         try:

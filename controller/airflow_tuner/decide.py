@@ -13,7 +13,7 @@ from datetime import datetime
 from airflow_tuner import api, concurrency, environment, kills, local, parsing, quantity, sizing, steps
 from airflow_tuner.footprint import Footprint, footprint
 from airflow_tuner.model import Change, Decision, Kill, Memory, Observation, TargetDecision, Values, Workload
-from airflow_tuner.past import PAUSED, adopted, completed, from_tuned, remembered, whole
+from airflow_tuner.past import PAUSED, adopted, completed, from_tuned, largest, remembered, whole
 from airflow_tuner.sentence import short
 from airflow_tuner.steps import Bounds, Past, Step
 
@@ -122,8 +122,8 @@ def item_of(spec: api.Spec, bounds: Bounds, workload: Workload, seen: Observatio
     if spec.mode is api.Mode.ENFORCE and past.tuned is None and remembers:
         # What was only recommended is no decrease: that is decided anew, on evidence.
         least = workload.template
-        request = max((size for size in (before.memory.request, least.request) if size is not None), default=None)
-        limit = max((size for size in (before.memory.limit, least.limit) if size is not None), default=None)
+        request = largest(before.memory.request, least.request)
+        limit = largest(before.memory.limit, least.limit)
         before = replace(before, memory=Memory(request, limit))
     return Item(spec, bounds, workload, past, before, seen, ruler)
 

@@ -95,9 +95,9 @@ def adopted(past: Past, workload: Workload, line: str | None) -> Past:
     template = replace(workload.values, memory=whole(workload.template))
     if not shaped:
         return replace(past, desired=template)
-    request = _largest(workload.template.request, *(pod.memory.request for pod in shaped))
+    request = largest(workload.template.request, *(pod.memory.request for pod in shaped))
     # A template without a limit may ask for more than the limit that pods were given.
-    limit = _largest(workload.template.limit, *(pod.memory.limit for pod in shaped), request)
+    limit = largest(workload.template.limit, *(pod.memory.limit for pod in shaped), request)
     memory = Memory(request, limit if any(pod.memory.limit for pod in shaped) else workload.template.limit)
     newest = max((pod for pod in shaped if pod.decision), key=lambda pod: pod.created, default=None)
     born = environment.stated(workload.component, newest.environment if newest else {}, line)
@@ -154,5 +154,6 @@ def whole(memory: Memory) -> Memory:
     )
 
 
-def _largest(*sizes: int | None) -> int | None:
+def largest(*sizes: int | None) -> int | None:
+    """The largest of those that are known; `None`: none is."""
     return max((size for size in sizes if size is not None), default=None)

@@ -208,8 +208,7 @@ class Airflow:
 def executors(answers: Answers) -> Executors:
     """What runs the tasks, as Airflow 3 says it."""
     gauges = answers.get(questions.GAUGES.name, ())
-    beating = [item for item in gauges if item.labels.get("__name__") == "airflow_scheduler_heartbeat"]
-    if len({tuple(sorted(_identity(item).items())) for item in beating}) > 1:
+    if len(_senders(gauges)) > 1:
         # Another Airflow's are among them.
         return executor.UNKNOWN
     found = [item for item in gauges if item.labels.get("__name__") == "airflow_executor_open_slots"]
@@ -222,13 +221,12 @@ def read(answers: Answers, line: str | None, runs: Executors = executor.UNKNOWN)
     `runs`: what runs the tasks.
     """
     gauges = answers.get(questions.GAUGES.name, ())
-    beating = [item for item in gauges if item.labels.get("__name__") == "airflow_scheduler_heartbeat"]
-    if not beating:
+    senders = _senders(gauges)
+    if not senders:
         return Airflow(
             problem="The metrics source has no series of this Airflow (airflow_scheduler_heartbeat). Check that it "
             "scrapes Airflow's StatsD exporter, or receives its OpenTelemetry, and spec.metrics.airflowMatchLabels."
         )
-    senders = {tuple(sorted(_identity(item).items())) for item in beating}
     if len(senders) > 1:
         told = " and ".join(", ".join(f"{key}={value}" for key, value in sender) for sender in sorted(senders)[:2])
         return Airflow(
@@ -272,6 +270,12 @@ def _triggerer(rates: Mapping[str, float]) -> Triggerer | None:
     if "triggers_free" not in rates:
         return None
     return Triggerer(_whole(rates.get("triggers")), round(rates["triggers_free"]))
+
+
+def _senders(gauges: tuple[Series, ...]) -> set[tuple[tuple[str, str], ...]]:
+    """The labels of each Airflow whose scheduler's heartbeat is among them."""
+    beating = (item for item in gauges if item.labels.get("__name__") == "airflow_scheduler_heartbeat")
+    return {tuple(sorted(_identity(item).items())) for item in beating}
 
 
 def _identity(item: Series) -> dict[str, str]:
