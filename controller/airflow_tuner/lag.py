@@ -52,6 +52,8 @@ class Flow:
     """Mean seconds of a task; `None`: none has ended within the window."""
     objective: int
     """Seconds that a task may wait."""
+    passing: bool = False
+    """Within two minutes none waited at some moment: so it looks wherever tasks are few, and just after a start."""
 
     @property
     def wait(self) -> float | None:
@@ -65,7 +67,7 @@ class Flow:
     @property
     def late(self) -> bool:
         """The objective is missed, or nothing says that it is not."""
-        return self.wait is None or self.wait > self.objective
+        return not self.passing if self.wait is None else self.wait > self.objective
 
     @property
     def demand(self) -> int:
@@ -118,10 +120,11 @@ def flow(
     if all(pod.slots is not None for pod in pods):
         # The workers themselves know it sooner.
         running = max(running, sum(pod.slots.busy for pod in pods if pod.slots is not None))
-    if waiting and alone and tasks.open_slots is not None and tasks.open_slots <= 0:
-        # The executor holds back what it would hand out if the queue moved.
-        waiting += tasks.startable
-    return Flow(waiting, running, slots, len(pods), tasks.duration, objective)
+    # The executor may hold back what it would hand out if the queue moved.
+    used_up = waiting and alone and tasks.open_slots is not None and tasks.open_slots <= 0
+    back = tasks.startable if used_up else 0
+    passing = tasks.waiting_least == 0 and not back
+    return Flow(waiting + back, running, slots, len(pods), tasks.duration, objective, passing)
 
 
 def _of_celery(pods: Sequence[Pod], slots: int, tasks: Tasks, objective: int) -> Flow | None:
@@ -129,7 +132,8 @@ def _of_celery(pods: Sequence[Pod], slots: int, tasks: Tasks, objective: int) ->
     told = [pod.slots.busy for pod in pods if pod.slots is not None]
     if tasks.handed_out is None or len(told) < len(pods):
         return None
-    return Flow(max(0, tasks.handed_out - sum(told)), sum(told), slots, len(pods), tasks.duration, objective)
+    waiting, passing = max(0, tasks.handed_out - sum(told)), tasks.waiting_least == 0
+    return Flow(waiting, sum(told), slots, len(pods), tasks.duration, objective, passing)
 
 
 def other_cause(

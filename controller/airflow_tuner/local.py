@@ -45,8 +45,9 @@ def late(workload: Workload, seen: Observation, past: Past, objective: int) -> L
     if slots is None or tasks is None or seen.executors.several or not pods:
         return None
     used_up = tasks.open_slots is not None and tasks.open_slots <= 0
-    waiting = tasks.waiting_in(None) + (tasks.startable if used_up else 0)
-    found = Flow(waiting, tasks.running_in(None), slots * len(pods), len(pods), tasks.duration, objective)
+    back = tasks.startable if used_up else 0
+    waiting, running, passing = tasks.waiting_in(None) + back, tasks.running_in(None), tasks.waiting_least == 0
+    found = Flow(waiting, running, slots * len(pods), len(pods), tasks.duration, objective, passing and not back)
     if not waiting or not found.late or not _full(found, slots, tasks):
         return None
     if (wild := runaway.found(tasks)) is not None:

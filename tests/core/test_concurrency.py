@@ -228,6 +228,18 @@ def test_a_task_that_is_just_coming_to_an_idle_worker_is_no_lag() -> None:
     assert "WorkersIdle" in unseen
 
 
+def test_tasks_that_are_just_coming_to_workers_that_run_some_are_no_lag() -> None:
+    coming: dict[str, Any] = {"of": celery(2, busy=1), "duration": None, "waiting_least": 0}
+    few = turn(slots_spec(), crowded(2, 1, **coming))
+    assert (lag_found(few), few.reasons) == ([], [])
+    assert turn(slots_spec(), crowded(2, 1, **{**coming, "waiting_least": 1})).reasons == ["SlotsExhausted"]
+    full = telemetry.Pool("default_pool", open=126, running=1, queued=2, scheduled=50)
+    held_back = turn(slots_spec(), crowded(2, 1, **coming, pools=(full,), open_slots=0))
+    assert held_back.reasons == ["SlotsExhausted"]
+    long = turn(slots_spec(), crowded(2, 1, **{**coming, "duration": 600.0}))
+    assert long.reasons == ["SlotsExhausted"]
+
+
 def test_memory_that_ends_below_the_demand_is_told_with_the_step() -> None:
     policy = slots_spec(high=99, memory_max="1Gi", changes={"maxStep": {"concurrencyPercent": 1000}})
     last = turn(policy, crowded(of=celery(2, limit=600)))

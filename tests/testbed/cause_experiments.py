@@ -1,23 +1,32 @@
-"""What `make prove` measures about findings: each cause is brought about in a real Airflow, and what is found noted."""
+"""What `make prove` measures about findings: each cause is brought about in a real Airflow, and what is found noted.
 
+Each time is a line of docs/evidence/causes.jsonl, and the page is made from all of them: all causes three times take
+longer than most machines are left alone.
+"""
+
+import json
 import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from testbed import operator_process
 from testbed.airflow_lines import Line
 from testbed.causes import DAG, RIGS, Cause
 from testbed.commands import CommandFailed
+from testbed.evidence import PAGES, commit
 from testbed.operator_process import MAY_READ_BROKER, Operator
 from testbed.processes import ProgramFailed
 from testbed.real_airflow import RealAirflow, real_airflow
 from testbed.slot_experiments import LINES, PARSING, apply_policy, settle
 from testbed.telling import say
 
+ROWS = PAGES / "causes.jsonl"
 POLL = 1.0
 APPEARS, ENDS = 300.0, 120.0
 """Seconds that a finding is waited for, and that all are given to end."""
@@ -43,22 +52,26 @@ class Row:
     """Seconds until the right finding."""
     first: bool
     """Of the findings that had come by then it was the first among the worst."""
-    followed: frozenset[str]
+    followed: tuple[str, ...]
     """Reasons that came too, and follow from it."""
-    false: frozenset[str]
+    false: tuple[str, ...]
     """Reasons that came too, and do not."""
     over: float | None
     """Seconds from its end until all that came was gone."""
+    busy: float | None = None
+    """Share of this machine's cores that was in use meanwhile, by all that ran on it."""
     failed: str = ""
     """Why it could not be brought about."""
+    commit: str = ""
+    date: str = ""
 
     @property
     def told(self) -> str:
         """One line."""
         if not self.wanted:
-            return f"{self.line}: {self.cause}{f'; FALSE {sorted(self.false)}' if self.false else ''}"
-        also = f"; also {', '.join(sorted(self.followed))}" if self.followed else ""
-        wrong = f"; FALSE {', '.join(sorted(self.false))}" if self.false else ""
+            return f"{self.line}: {self.cause}{f'; FALSE {self.false}' if self.false else ''}"
+        also = f"; also {', '.join(self.followed)}" if self.followed else ""
+        wrong = f"; FALSE {', '.join(self.false)}" if self.false else ""
         after = "not found" if self.after is None else f"{self.after:.0f} s{'' if self.first else ', not first'}"
         over = "not over" if self.over is None else f"over after {self.over:.0f} s"
         return f"{self.line}: {self.cause}: {self.failed or f'{self.wanted} {after}{also}{wrong}, {over}'}"
@@ -66,35 +79,50 @@ class Row:
 
 def causes() -> str:
     """Causes brought about in a real Airflow, one after another, and what was found: the right one, and what else."""
-    rows: list[Row] = []
     for line in LINES:
         for rig, (values, of_rig) in RIGS.items():
             wanted = [cause for cause in of_rig if any(word in cause.wanted for word in CHOSEN)]
             if wanted and ON in rig:
                 say(f"{line.version}, {rig}")
-                _rig(line, values, wanted, rows)
-    return _page(rows)
+                _rig(line, values, wanted)
+    return _page([_read(line) for line in ROWS.read_text().splitlines()])
 
 
-def _rig(line: Line, values: Mapping[str, Any], wanted: list[Cause], rows: list[Row]) -> None:
+def _rig(line: Line, values: Mapping[str, Any], wanted: list[Cause]) -> None:
     try:
         with _looked_at(line, values) as real:
-            for _ in range(TIMES):
-                for row in _round(real, line.version, wanted):
-                    rows.append(row)
-                    say(f"  {row.told}")
+            for row in _rows(real, line.version, wanted):
+                say(f"  {row.told}")
+                with ROWS.open("a") as file:
+                    file.write(f"{json.dumps(asdict(row))}\n")
     except (CommandFailed, ProgramFailed) as error:
         say(f"  stopped: {error}")
 
 
-def _round(real: RealAirflow, version: str, wanted: list[Cause]) -> Iterator[Row]:
-    yield _healthy(real, version)
-    for cause in wanted:
+def _read(line: str) -> Row:
+    told = json.loads(line)
+    return Row(**(told | {"followed": tuple(told["followed"]), "false": tuple(told["false"])}))
+
+
+def _rows(real: RealAirflow, version: str, wanted: list[Cause]) -> Iterator[Row]:
+    """An ordinary load, and then each cause so many times; each with when and on what it was."""
+    code = commit()
+    for cause in (None, *wanted * TIMES):
+        begun, at = _worked(), datetime.now(UTC)
         try:
-            yield _row(real, version, cause)
+            row = _healthy(real, version) if cause is None else _row(real, version, cause)
         except (CommandFailed, ProgramFailed) as error:
-            told = str(error).splitlines()[0]
-            yield Row(version, cause.name, cause.reason, None, False, frozenset(), frozenset(), None, told)
+            name, wants = (HEALTHY, "") if cause is None else (cause.name, cause.wanted)
+            row = Row(version, name, wants, None, first=False, followed=(), false=(), over=None)
+            row = replace(row, failed=str(error).splitlines()[0])
+        idle, total = (new - old for new, old in zip(_worked(), begun, strict=True))
+        yield replace(row, busy=round(1 - idle / total, 2), commit=code, date=f"{at:%Y-%m-%d %H:%M}")
+
+
+def _worked() -> tuple[int, int]:
+    """Ticks of this machine's cores since its start: those that were idle, and all."""
+    ticks = [int(one) for one in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return ticks[3] + ticks[4], sum(ticks)
 
 
 @contextmanager
@@ -118,8 +146,8 @@ def _names(findings: list[dict[str, Any]]) -> set[tuple[str, str]]:
     return {(item["reason"], item["target"]) for item in findings}
 
 
-def _reasons(names: set[tuple[str, str]]) -> frozenset[str]:
-    return frozenset(reason for reason, _ in names)
+def _reasons(names: set[tuple[str, str]]) -> tuple[str, ...]:
+    return tuple(sorted({reason for reason, _ in names}))
 
 
 def _healthy(real: RealAirflow, version: str) -> Row:
@@ -131,7 +159,7 @@ def _healthy(real: RealAirflow, version: str) -> Row:
         for _ in range(15):
             seen |= _names(_findings(real)) - before
             time.sleep(POLL)
-    return Row(version, HEALTHY, "", None, True, frozenset(), _reasons(seen), None)
+    return Row(version, HEALTHY, "", None, True, (), _reasons(seen), None)
 
 
 def _row(real: RealAirflow, version: str, cause: Cause) -> Row:
@@ -155,9 +183,11 @@ def _row(real: RealAirflow, version: str, cause: Cause) -> Row:
         if _names(_findings(real)) <= before:
             over = time.monotonic() - ended
         time.sleep(POLL)
-    others = _reasons(came) - {cause.reason}
-    follows = others & cause.follows
-    return Row(version, cause.name, cause.wanted, after, first, follows, others - follows, over)
+    others = [reason for reason in _reasons(came) if reason != cause.reason]
+    follows = tuple(reason for reason in others if reason in cause.follows)
+    false = tuple(reason for reason in others if reason not in cause.follows)
+    after, over = (None if one is None else round(one, 1) for one in (after, over))
+    return Row(version, cause.name, cause.wanted, after, first, follows, false, over)
 
 
 def _first(findings: list[dict[str, Any]]) -> str:
@@ -166,20 +196,26 @@ def _first(findings: list[dict[str, Any]]) -> str:
 
 
 def _page(rows: list[Row]) -> str:
-    head = "| Airflow | cause | times | right finding | first | after (s) | also, follows | false | over after (s) |"
+    head = (
+        "| Airflow | cause | times | right finding | first | after (s) | also, follows | false | over after (s) "
+        "| cores in use |"
+    )
     names = list(dict.fromkeys((row.line, row.cause) for row in rows))
     lines = [_cells([row for row in rows if (row.line, row.cause) == name]) for name in names]
     brought = [row for row in rows if row.cause != HEALTHY and not row.failed]
-    right = sum(row.after is not None and row.first for row in brought)
+    found = [row for row in brought if row.after is not None]
+    right = sum(row.first for row in found)
     false = sum(len(row.false) for row in rows)
     return (
         "The operator only looks (mode Recommend), every 30 s, with averages of 60 s. Right finding: how often it\n"
         f"came within {APPEARS:.0f} s. First: it was the first in the status among what had come by then. After: from\n"
         "the cause to the finding in the status. Follows: found too, and a consequence, as was decided before the\n"
         "runs. False: found too, and none. Over: from the end of the cause until all that came is gone.\n"
+        "Cores in use: of this machine, by all that ran on it meanwhile (-: not measured). Each time is a line of\n"
+        f"[causes.jsonl](causes.jsonl), with its commit: {', '.join(dict.fromkeys(row.commit for row in rows))}.\n"
         "RunawayTasks and MemoryLeakSuspected rest on a day of history, and are not here.\n\n"
-        + "\n".join([head, "|---" * 9 + "|", *lines])
-        + f"\n\nRight and first: {right} of {len(brought)}. False findings: {false}.\n"
+        + "\n".join([head, "|---" * 10 + "|", *lines])
+        + f"\n\nFound: {len(found)} of {len(brought)}; first: {right}. False findings: {false}.\n"
     )
 
 
@@ -198,10 +234,11 @@ def _cells(rows: list[Row]) -> str:
         _counted(row.followed for row in brought),
         _counted(row.false for row in brought) or "none",
         ", ".join("-" if row.over is None else f"{row.over:.0f}" for row in brought if row.wanted),
+        ", ".join("-" if row.busy is None else f"{row.busy:.0%}" for row in brought),
     ]
     return f"| {rows[0].line} | {name} | {len(brought)} | {' | '.join(seen)} |"
 
 
-def _counted(reasons: Iterator[frozenset[str]]) -> str:
+def _counted(reasons: Iterator[tuple[str, ...]]) -> str:
     counts = Counter(reason for some in reasons for reason in some)
     return ", ".join(f"{number} x {reason}" for reason, number in sorted(counts.items()))

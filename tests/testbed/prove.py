@@ -1,10 +1,11 @@
-"""Long experiments: `make prove CASE=name`. Figures go to docs/evidence/<name>.md with commit and date, as they are."""
+"""Long experiments: `make prove CASE=name`. Figures go to docs/evidence/<name>.md with commit and date, as they are.
 
-import subprocess
+What stands below a page's mark was written by hand, and stays.
+"""
+
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
 from testbed import (
     cause_experiments,
@@ -17,9 +18,9 @@ from testbed import (
     scale_experiments,
     slot_experiments,
 )
+from testbed.evidence import PAGES, ROOT, commit
 
-ROOT = Path(__file__).parents[2]
-EVIDENCE = ROOT / "docs" / "evidence"
+MARK = "<!-- Below this line it is written by hand. -->"
 
 CASES: dict[str, Callable[[], str]] = {
     "process-kill": experiments.process_kill,
@@ -47,21 +48,15 @@ def main() -> None:
         told = "\n".join(f"  make prove CASE={case:16} {function.__doc__}" for case, function in CASES.items())
         sys.exit(f"Name one of these experiments:\n{told}")
     function = CASES[name]
-    text = function()
-    commit = _git("rev-parse", "--short", "HEAD") + (
-        " with uncommitted changes" if _git("status", "--porcelain") else ""
-    )
-    page = EVIDENCE / f"{name}.md"
+    code, text = commit(), function()
+    page = PAGES / f"{name}.md"
     page.parent.mkdir(parents=True, exist_ok=True)
     title = str(function.__doc__).splitlines()[0]
-    stamp = f"`make prove CASE={name}` at commit {commit}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC."
-    page.write_text(f"# {title}\n\n{stamp}\n\n{text.rstrip()}\n")
+    stamp = f"`make prove CASE={name}` at commit {code}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC."
+    by_hand = page.read_text().partition(MARK)[2] if page.exists() else ""
+    below = f"\n{MARK}{by_hand}" if by_hand else ""
+    page.write_text(f"# {title}\n\n{stamp}\n\n{text.rstrip()}\n{below}")
     sys.stdout.write(f"{text}\nWritten to {page.relative_to(ROOT)}\n")
-
-
-def _git(*words: str) -> str:
-    answer = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
-    return answer.stdout.strip() or ("" if words[0] == "status" else "unknown")
 
 
 if __name__ == "__main__":

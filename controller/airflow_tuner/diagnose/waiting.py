@@ -3,10 +3,8 @@
 from collections.abc import Iterator
 
 from airflow_tuner import lag, stranded
-from airflow_tuner.concurrency import Assessment
 from airflow_tuner.diagnose.case import Case
 from airflow_tuner.model import Finding, Severity
-from airflow_tuner.telemetry import Tasks
 
 
 def stranded_tasks(case: Case) -> Iterator[Finding]:
@@ -31,7 +29,7 @@ def queue_lag_high(case: Case) -> Iterator[Finding]:
     """Tasks wait longer than the objective allows; what holds them back."""
     for item in case.items:
         found = item.slots
-        if found.flow is not None and found.cause and not _passing(found, case.seen.airflow.tasks):
+        if found.flow is not None and found.cause:
             parts = (found.flow.told, f"{found.cause}: {found.told}", found.hold)
             yield Finding(
                 "QueueLagHigh",
@@ -48,15 +46,6 @@ def queue_lag_high(case: Case) -> Iterator[Finding]:
         )
         for cause, about, told in before:
             yield Finding("QueueLagHigh", Severity.INFO, about, f"{cause}: {told}", case.seen.at)
-
-
-def _passing(found: Assessment, tasks: Tasks | None) -> bool:
-    """A task waits beside idle workers, nothing says for how long, and within two minutes none did: it is just coming.
-
-    So it looks wherever tasks are few, and for a moment after a worker's start.
-    """
-    unknown = found.flow is not None and found.flow.wait is None
-    return unknown and found.cause == lag.WORKERS_IDLE and tasks is not None and tasks.waiting_least == 0
 
 
 def parsing_overloaded(case: Case) -> Iterator[Finding]:
