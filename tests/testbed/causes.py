@@ -13,7 +13,8 @@ from testbed.commands import CommandFailed
 from testbed.real_airflow import RealAirflow
 from testbed.telling import say
 
-DAG, SMALL, WAITS, FILES = "short_tasks", "short_tasks_small_pool", "long_waits", "large_files"
+DAG, SMALL, TWO = "short_tasks", "short_tasks_small_pool", "short_tasks_two_at_once"
+WAITS, FILES = "long_waits", "large_files"
 LIMIT = 1000
 """MiB of the usual worker's limit."""
 MEBIBYTE = 2**20
@@ -46,6 +47,10 @@ class Cause:
     """Brings it about, and returns what takes it away."""
     follows: frozenset[str] = frozenset()
     """Findings that truly follow from it, decided before any run: beside the right one they are no false ones."""
+    within: float = 300.0
+    """Seconds in which it should be found."""
+    only: str = ""
+    """The major version of Airflow that alone shows it; empty: both do."""
 
     @property
     def reason(self) -> str:
@@ -203,6 +208,37 @@ def killed_worker(real: RealAirflow) -> TakesAway:
     return end
 
 
+def capped_dag(real: RealAirflow) -> TakesAway:
+    """90 tasks of 10 s of a DAG that lets two run at once, for eight slots."""
+    return _run(real, TWO, count=90, seconds=10)
+
+
+def hog(real: RealAirflow) -> TakesAway:
+    """A task that holds 600 MiB, where each slot has some 200."""
+    return _run(real, DAG, count=1, seconds=100, mebibytes=600)
+
+
+def typing_error(real: RealAirflow) -> TakesAway:
+    """A triggerer whose capacity is no number, as by a slip in a values file."""
+    names = ("AIRFLOW__TRIGGERER__CAPACITY", "AIRFLOW__TRIGGERER__DEFAULT_CAPACITY")
+
+    def set_(*words: str) -> None:
+        where = (f"{_kind(real, 'triggerer')}/airflow-triggerer", f"--namespace={real.airflow.namespace}")
+        real.control_plane.kubectl("set", "env", *where, *words)
+
+    set_(*(f"{name}=many" for name in names))
+
+    def leave() -> None:
+        set_(*(f"{name}-" for name in names))
+        # A StatefulSet does not replace a pod that never got ready.
+        real.control_plane.kubectl(
+            "delete", "pod", f"--namespace={real.airflow.namespace}", "--selector=component=triggerer", "--wait=true"
+        )
+        real.airflow.wait_until(real.airflow.healthy, "the new triggerer", 120)
+
+    return leave
+
+
 def unfit_slots(real: RealAirflow) -> TakesAway:
     """80 tasks for the default 16 slots under a limit that holds five."""
     return _then_a_new_worker(real, _run(real, DAG, count=80, seconds=10))
@@ -242,6 +278,14 @@ CAPPED = (
         few_slots,
     ),
 )
+ROOM = (
+    Cause(
+        "90 tasks of 10 s of a DAG that lets two run at once", "DagConcurrencyCapped", capped_dag, within=480, only="3"
+    ),
+    Cause("a task of three times a slot's memory", "TaskMemoryHog", hog, LONG, only="2"),
+    Cause("a triggerer whose capacity is no number", "CrashLooping", typing_error),
+)
+"""Those of an Airflow with eight slots and the memory for them."""
 DIED = (
     Cause(
         "a worker killed, all of core.parallelism handed to it",
@@ -271,6 +315,7 @@ LOCAL = (
 
 RIGS: Mapping[str, tuple[dict[str, Any], tuple[Cause, ...]]] = {
     "two slots": (values(), USUAL),
+    "eight slots": (values(8, 2000), ROOM),
     "parallelism 4, eight slots": (values(8, 2000, parallelism=FOUR), CAPPED),
     "parallelism 4, four slots": (values(FOUR, 1500, parallelism=FOUR), DIED),
     "16 slots, 900 MiB": (values(16, 900), UNFIT),
@@ -299,6 +344,13 @@ def _run(real: RealAirflow, dag: str, **params: object) -> TakesAway:
 def _up_to(share: float, held: float) -> int:
     """MiB that take a worker, which holds so many bytes, to a share of its limit."""
     return int(share * LIMIT - held / MEBIBYTE - A_TASK)
+
+
+def _kind(real: RealAirflow, component: str) -> str:
+    """Kind of the workload of a component, as kubectl writes it."""
+    where = (f"--namespace={real.airflow.namespace}", f"--selector=component={component}")
+    name = real.control_plane.kubectl("get", "deployments,statefulsets", *where, "--output=name").split()[0]
+    return name.partition(".")[0]
 
 
 def _processes(real: RealAirflow, component: str) -> tuple[int, ...]:

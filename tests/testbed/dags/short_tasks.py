@@ -1,4 +1,4 @@
-"""Runs of many short tasks that sleep, burn CPU or hold memory; nothing in the DAGs holds them back but their pool."""
+"""Runs of many short tasks that sleep, burn CPU or hold memory; nothing holds them back but what is in `DAGS`."""
 
 # Airflow lives in an environment of its own, so its types are unknown here.
 # mypy: disable-error-code="import-not-found,untyped-decorator"
@@ -11,8 +11,13 @@ except ImportError:  # Airflow 2
     from airflow.decorators import dag, task
     from airflow.operators.python import get_current_context
 
-# A task's pool cannot come from a run's params, so there is one DAG per pool.
-POOLS = {"short_tasks": "default_pool", "short_tasks_small_pool": "small"}
+# What holds a task back besides slots cannot come from a run's params, so there is one DAG for each: pool, and the
+# DAG's own limit.
+DAGS = {
+    "short_tasks": ("default_pool", 256),
+    "short_tasks_small_pool": ("small", 256),
+    "short_tasks_two_at_once": ("default_pool", 2),
+}
 
 PARAMS = {
     "count": 20,  # how many tasks
@@ -22,10 +27,10 @@ PARAMS = {
 }
 
 
-def define(dag_id: str, pool: str) -> None:
-    """Define the DAG that runs `count` tasks side by side in this pool."""
+def define(dag_id: str, pool: str, at_once: int) -> None:
+    """Define the DAG that runs `count` tasks side by side in this pool, so many at once at most."""
 
-    @dag(dag_id=dag_id, schedule=None, catchup=False, max_active_tasks=256, params=PARAMS)
+    @dag(dag_id=dag_id, schedule=None, catchup=False, max_active_tasks=at_once, params=PARAMS)
     def short_tasks() -> None:
         @task(retries=0)
         def numbers() -> list[int]:
@@ -48,5 +53,5 @@ def define(dag_id: str, pool: str) -> None:
     short_tasks()
 
 
-for name, its_pool in POOLS.items():
-    define(name, its_pool)
+for name, (its_pool, most) in DAGS.items():
+    define(name, its_pool, most)
