@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from testbed import (
     cause_experiments,
+    day_experiments,
     experiments,
     fault_experiments,
     helm_experiments,
@@ -35,6 +36,7 @@ CASES: dict[str, Callable[[], str]] = {
     "deaths": recovery_experiments.all_deaths,
     "faults": fault_experiments.faults,
     "causes": cause_experiments.causes,
+    "day": day_experiments.day,
     "local-executor": local_experiments.local_executor,
     "confusion-model": model_experiments.confusion_model,
     "helm-upgrades": helm_experiments.upgrades,

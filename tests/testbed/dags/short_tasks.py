@@ -4,6 +4,7 @@
 # mypy: disable-error-code="import-not-found,untyped-decorator"
 
 import time
+from datetime import timedelta
 
 try:
     from airflow.sdk import dag, get_current_context, task
@@ -11,12 +12,12 @@ except ImportError:  # Airflow 2
     from airflow.decorators import dag, task
     from airflow.operators.python import get_current_context
 
-# What holds a task back besides slots cannot come from a run's params, so there is one DAG for each: pool, and the
-# DAG's own limit.
+# Some things cannot come from a run's params, so there is one DAG for each: a pool, the DAG's own limit, retries.
 DAGS = {
-    "short_tasks": ("default_pool", 256),
-    "short_tasks_small_pool": ("small", 256),
-    "short_tasks_two_at_once": ("default_pool", 2),
+    "short_tasks": ("default_pool", 256, 0),
+    "short_tasks_small_pool": ("small", 256, 0),
+    "short_tasks_two_at_once": ("default_pool", 2, 0),
+    "short_tasks_again": ("default_pool", 256, 5),
 }
 
 PARAMS = {
@@ -27,7 +28,7 @@ PARAMS = {
 }
 
 
-def define(dag_id: str, pool: str, at_once: int) -> None:
+def define(dag_id: str, pool: str, at_once: int, retries: int) -> None:
     """Define the DAG that runs `count` tasks side by side in this pool, so many at once at most."""
 
     @dag(dag_id=dag_id, schedule=None, catchup=False, max_active_tasks=at_once, params=PARAMS)
@@ -36,7 +37,7 @@ def define(dag_id: str, pool: str, at_once: int) -> None:
         def numbers() -> list[int]:
             return list(range(get_current_context()["params"]["count"]))
 
-        @task(retries=0, pool=pool)
+        @task(retries=retries, retry_delay=timedelta(seconds=15), pool=pool)
         def work(number: int) -> str:
             params = get_current_context()["params"]
             held = bytearray(b"\x01") * (params["mebibytes"] * 2**20)
@@ -53,5 +54,5 @@ def define(dag_id: str, pool: str, at_once: int) -> None:
     short_tasks()
 
 
-for name, (its_pool, most) in DAGS.items():
-    define(name, its_pool, most)
+for name, its_own in DAGS.items():
+    define(name, *its_own)
