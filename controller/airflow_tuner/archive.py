@@ -9,7 +9,7 @@ from airflow_tuner import api, checkpoint, learning
 from airflow_tuner.errors import TunerError
 from airflow_tuner.history import HOURS, History, hour_of
 from airflow_tuner.model import Observation
-from airflow_tuner.observe import past_peaks
+from airflow_tuner.observe import past_peaks, past_tasks
 from airflow_tuner.prometheus import Prometheus
 
 READ_AT_ONCE = 3 * 24
@@ -69,3 +69,17 @@ class Archive:
             self.unread = range(0)
         names = {workload.name: workload.target for workload in seen.workloads}
         self.histories = learning.filled(self.histories, names, part[0], found)
+        if spec.tunes_slots and seen.naming:
+            tasks = learning.by_group(seen, await _tasks(source, spec, namespace, seen.naming, part))
+            self.histories = learning.filled(self.histories, {name: name for name in tasks}, part[0], tasks)
+
+
+async def _tasks(
+    source: Prometheus, spec: api.Spec, namespace: str, naming: str, part: range
+) -> dict[str, list[int | None]]:
+    """How many tasks there were; nothing where that is not answered: it is no reason to ask for memory again."""
+    try:
+        return await past_tasks(source, spec, namespace, naming, part[0], part[-1])
+    except TunerError as error:
+        log.info("namespace %s: the tasks of past hours are not known: %s", namespace, error)
+        return {}

@@ -8,8 +8,8 @@ from airflow_tuner.model import Observation, Workload
 from airflow_tuner.past import from_api
 
 NONE: Mapping[str, History] = {}
-MOST = 80
-"""Targets whose histories are kept."""
+MOST = 160
+"""Histories that are kept: of as many targets as a status has, two of each group of workers."""
 
 
 def remembered(status: api.Status, policy: str, histories: Mapping[str, History] = NONE) -> api.Remembered:

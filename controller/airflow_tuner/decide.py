@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from airflow_tuner import api, concurrency, environment, kills, local, parsing, quantity, sizing, steps
+from airflow_tuner import api, concurrency, environment, kills, local, parsing, quantity, sizing, steps, workgroup
 from airflow_tuner.footprint import Footprint, footprint
 from airflow_tuner.model import Change, Decision, Kill, Memory, Observation, TargetDecision, Values, Workload
 from airflow_tuner.past import PAUSED, adopted, completed, from_tuned, largest, remembered, whole
@@ -91,7 +91,9 @@ class Item:
         if self.workload.component == "scheduler":
             slots = local.slots_of(self.seen)
             return (None if slots is None else local.footprint(pods, slots, self.seen, self.past)), slots
-        slots = self.slots.slots or max((concurrency.in_force(pod, self.workload) or 0 for pod in pods), default=0)
+        # Of fewer slots, each goes when its task has ended: until then memory carries those that are there.
+        there = (workgroup.in_force(pod, self.workload) or 0 for pod in pods)
+        slots = max(self.slots.slots or 0, *there, 0)
         if not slots or self.slots.footprint is not None:
             return self.slots.footprint, slots or None
         return footprint(pods, slots, 0, self.past, self.seen.line), slots
@@ -215,7 +217,7 @@ def _fewer(item: Item, own: Sequence[Kill]) -> Step | None:
     full = [
         kill
         for kill in own
-        if (kill.limit or 0) >= item.bounds.max and (concurrency.in_force(kill.pod, item.workload) or slots) <= slots
+        if (kill.limit or 0) >= item.bounds.max and (workgroup.in_force(kill.pod, item.workload) or slots) <= slots
     ]
     step = concurrency.fewer(item.workload, item.before, entry.concurrency, full, slots) if full else None
     return _whole_entry(item, step)

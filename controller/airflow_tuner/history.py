@@ -8,7 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-HOURS = 9 * 7 * 24
+WEEK = 7 * 24
+
+KNOWN_OF_WEEK = 120
+"""Hours of the last week that must be known for its peak to have been seen."""
+
+HOURS = 9 * WEEK
 """Hours that are kept: nine weeks hold two month-ends."""
 
 MOST = 2**32 - 1
@@ -35,6 +40,11 @@ class History:
     def known(self) -> int:
         """Hours that are known."""
         return len(self.peaks) - self.peaks.count(None)
+
+    def week_before(self, hour: int) -> tuple[int, bool]:
+        """How many hours of the week before an hour are known, and whether those tell of the whole week."""
+        known = [one for one in range(hour - WEEK, hour) if self.at(one) is not None]
+        return len(known), len(known) >= KNOWN_OF_WEEK and known[0] < hour - WEEK + 12
 
     def at(self, hour: int) -> int | None:
         """The peak of an hour, in MiB; `None`: not known."""
@@ -72,6 +82,11 @@ class History:
             return max((one for one in (own, told) if one is not None), default=None)
 
         return History(start, tuple(most(hour) for hour in range(start, end)))
+
+
+def of_tasks(target: str) -> str:
+    """The name under which the tasks of a group of workers have their history, beside that of its memory."""
+    return f"{target} tasks"
 
 
 def hour_of(at: datetime) -> int:

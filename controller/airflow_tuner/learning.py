@@ -1,11 +1,12 @@
 """What a turn adds to the memory of past hours. Pure."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from airflow_tuner import api, lag, quantity, runaway, sizing
-from airflow_tuner.history import HOURS, History, hour_of
+from airflow_tuner.history import HOURS, History, hour_of, of_tasks
 from airflow_tuner.model import Observation, Pod, Workload
 from airflow_tuner.quantity import MEBIBYTE
 
@@ -13,8 +14,8 @@ CENSORED = 1.2
 """Times the limit that a container was killed under: at least so much is taken to have been wanted. As VPA does."""
 
 
-def learned(prior: api.Status, seen: Observation) -> Observation:
-    """The observation, with what it shows of the present hour in its histories.
+def learned(prior: api.Status, seen: Observation, objective: int) -> Observation:
+    """The observation, with what it shows of the present hour in its histories. `objective`: seconds a task may wait.
 
     What is no usual demand is not learned: the share of a leak, and all that is seen while a runaway DAG or a slow
     database piles tasks up.
@@ -24,7 +25,11 @@ def learned(prior: api.Status, seen: Observation) -> Observation:
     for workload in seen.workloads:
         if _another(prior, workload):
             histories.pop(workload.target, None)
+            histories.pop(of_tasks(workload.target), None)
             continue
+        if not unusual and (asked := _asked(seen, workload, objective)) is not None:
+            tasks = of_tasks(workload.target)
+            histories[tasks] = histories.get(tasks, History()).noted(hour_of(seen.at), asked)
         history = histories.get(workload.target, History())
         held = [size for pod in workload.living if (size := _held(pod, seen.at)) is not None]
         if held and not unusual:
@@ -59,6 +64,21 @@ def filled(
     return new
 
 
+def by_group(seen: Observation, told: Mapping[str, Sequence[int | None]]) -> dict[str, list[int | None]]:
+    """The tasks of past hours by the names of their histories. `told`: by Celery queue, and as `""` of all queues."""
+    workers = [item for item in seen.workloads if item.component == "worker"]
+    found = {}
+    for item in workers:
+        alone, served = len(workers) == 1, lag.queues(item, item.living)
+        parts = [told.get(queue) for queue in ([""] if alone else served)]
+        known = [part for part in parts if part is not None]
+        if len(known) == len(parts) and not seen.executors.several and (alone or lag.own_queues(item, seen.workloads)):
+            hours = zip(*known, strict=True)
+            # Not all queues have their peak at once: this is the most that it can have been.
+            found[of_tasks(item.target)] = [None if None in hour else sum(one or 0 for one in hour) for hour in hours]
+    return found
+
+
 def _another(prior: api.Status, workload: Workload) -> bool:
     """The target of that name was another workload in the last turn: what is known of that one says nothing of this."""
     entry = next((item for item in prior.targets if item.name == workload.target), None)
@@ -71,6 +91,24 @@ def _unusual(seen: Observation) -> bool:
         return False
     schedulers = [item for item in seen.workloads if item.component == "scheduler"]
     return runaway.found(tasks) is not None or lag.database_wait(tasks, schedulers) is not None
+
+
+def _asked(seen: Observation, workload: Workload, objective: int) -> int | None:
+    """The slots that a group's tasks ask for at once; `None`: it is not known, or other groups take them, too."""
+    pods = [pod for pod in workload.living if pod.running is not None]
+    tasks = seen.airflow.tasks
+    if workload.component != "worker" or tasks is None or not pods or not seen.executors.celery:
+        return None
+    others = [item for item in seen.workloads if item.component == "worker" and item.name != workload.name]
+    if others and not lag.own_queues(workload, seen.workloads):
+        return None
+    found = lag.flow(workload, pods, 0, tasks, objective, alone=not others, several=seen.executors.several)
+    if found is None:
+        return None
+    told = [pod.slots.busy for pod in pods if pod.slots is not None]
+    # Airflow takes tasks to be running that died with a worker.
+    running = sum(told) if len(told) == len(pods) else found.running
+    return math.ceil(replace(found, running=running).at_once)
 
 
 def _held(pod: Pod, now: datetime) -> float | None:

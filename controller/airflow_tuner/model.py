@@ -317,7 +317,7 @@ class Observation:
     autoscalers: tuple[Autoscaler, ...] = ()
     """What else changes workloads of the namespace."""
     histories: Mapping[str, History] = field(default_factory=dict)
-    """The memory of past hours, by target."""
+    """The memory of past hours, by target, and by `<target> tasks` the most tasks at once of a group of workers."""
     reading: bool = False
     """The metrics source is still asked for the past: the histories are not all that is known."""
     usual: bool = True

@@ -193,6 +193,20 @@ async def past_peaks(
     }
 
 
+async def past_tasks(
+    source: Prometheus, spec: api.Spec, namespace: str, naming: str, first: int, last: int
+) -> dict[str, list[int | None]]:
+    """The most tasks at once of the hours from `first` to `last`, by Celery queue, and as `""` of all queues."""
+    scope = replace(prometheus.scope(spec.metrics, namespace), naming=NAMINGS.get(naming, CHART))
+    return {
+        item.labels.get("queue", ""): [
+            None if (count := item.values.get(hour)) is None else min(max(0, round(count)), LARGEST)
+            for hour in range(first, last + 1)
+        ]
+        for item in await source.ask_hours(questions.HOURLY_TASKS, scope, first, last)
+    }
+
+
 async def _asked(
     source: Prometheus | None,
     spec: api.Spec,

@@ -43,13 +43,15 @@ def moments_of(prior: api.Status, target: str) -> api.Moments | None:
         return None
     # Changes of other targets have pushed it out: the worst case is taken to be an answer to a kill.
     since, limit = tuned.since, entry.template.limit
-    return api.Moments(any=since, slots=since, parsing=since, out_of_memory=since, limit_before=limit)
+    return api.Moments(any=since, memory=since, slots=since, parsing=since, out_of_memory=since, limit_before=limit)
 
 
 def moved(moments: api.Moments, change: api.Change) -> api.Moments:
     """`moments` after one more change."""
     old, new = change.from_, change.to
     told: dict[str, object] = {"any": change.time}
+    if (old.request, old.limit) != (new.request, new.limit):
+        told["memory"] = change.time
     if old.concurrency != new.concurrency:
         told["slots"] = change.time
     if (old.parsing_interval_seconds, old.parsing_processes) != (new.parsing_interval_seconds, new.parsing_processes):
@@ -71,6 +73,7 @@ def _dated(past: Past, moments: api.Moments) -> Past:
     return replace(
         past,
         changed=_moment(moments.any),
+        memory_changed=_moment(moments.memory),
         slots_changed=_moment(moments.slots),
         parsing_changed=_moment(moments.parsing),
         raised=None if at is None else kills.Raise(at, None if before is None else quantity.parse(before)),

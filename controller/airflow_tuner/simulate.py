@@ -36,7 +36,7 @@ spec:
     memory: {{min: 512Mi, max: 2Gi}}
     parsing: {{intervalSeconds: {{min: 10, max: 600}}, processes: {{min: 1, max: 16}}, cpu: "8"}}
   celery: {{brokerSecretRef: {{name: broker-url}}}}
-  changes: {{restarts: {{allowed: true}}, releases: true}}
+  changes: {{restarts: {{allowed: true}}}}
 """
 """What a simulation is run with where no other is given."""
 

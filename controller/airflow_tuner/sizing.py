@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from airflow_tuner import api, kills, quantity
 from airflow_tuner.footprint import Footprint
-from airflow_tuner.forecast import DAY, WEEK, Forecast, forecast
+from airflow_tuner.forecast import Forecast, forecast
 from airflow_tuner.history import History, hour_of
 from airflow_tuner.model import Memory, MetricsState, Observation, Pod, Values, Workload
 from airflow_tuner.quantity import MEBIBYTE, readable
@@ -37,9 +37,6 @@ AFTER_KILL = timedelta(hours=6)
 
 AFTER_REFUSAL = timedelta(days=1)
 """So long after the API server refused pods with what was decided, nothing is raised for a forecast: a quota stays."""
-
-KNOWN_OF_WEEK = 120
-"""Hours of the last week that must be known for its peak to have been seen."""
 
 LEAK_FROM = 2 * MEBIBYTE / 3600
 """Bytes per second from which memory that rises evenly is no demand."""
@@ -180,8 +177,8 @@ def _less(now: Memory, target: Memory) -> Memory:
 
 
 def _within(subject: Subject, seconds: int) -> bool:
-    """The last change of the target is so recent."""
-    changed = subject.past.changed
+    """The last change of its memory is so recent. Slots that follow the hours are no reason for memory to wait."""
+    changed = subject.past.memory_changed
     return changed is not None and subject.seen.at - changed < timedelta(seconds=seconds)
 
 
@@ -189,8 +186,7 @@ def _held(subject: Subject, history: History) -> str:
     """Why memory that is not needed is kept for now; empty where it may be released."""
     spec, seen, past, pods = subject.spec, subject.seen, subject.past, subject.workload.pods
     hour, living = hour_of(seen.at), subject.workload.living
-    known = [one for one in range(hour - WEEK, hour) if history.at(one) is not None]
-    whole = len(known) >= KNOWN_OF_WEEK and known[0] < hour - WEEK + DAY // 2
+    known, whole = history.week_before(hour)
 
     def within(at: datetime | None, span: timedelta) -> bool:
         return at is not None and seen.at - at < span
@@ -201,9 +197,9 @@ def _held(subject: Subject, history: History) -> str:
         for pod in pods
     )
     reasons = {
-        "the policy does not allow it (changes.releases)": spec.mode is api.Mode.ENFORCE and not spec.changes.releases,
+        "the policy forbids it (changes.releases: false)": spec.mode is api.Mode.ENFORCE and not spec.changes.releases,
         "the past is still being read": seen.reading,
-        f"only {len(known)} hours of the last week are known": not whole,
+        f"only {known} hours of the last week are known": not whole,
         "what the pods hold now is not known": not fresh,
         "they leak": any(leaks(pod) for pod in living),
         "this is no usual time: a DAG runs away, or the database is slow": not seen.usual,

@@ -48,6 +48,8 @@ class Past:
     tuned: api.Tuned | None = None
     changed: datetime | None = None
     """Last change of any kind."""
+    memory_changed: datetime | None = None
+    """Last change of its memory."""
     slots_changed: datetime | None = None
     """Last change of its slots."""
     parsing_changed: datetime | None = None

@@ -69,7 +69,7 @@ def test_a_number_of_bytes_is_a_quantity_and_what_is_left_out_is_filled_in(airfl
         "cooldown": {"raiseSeconds": 600, "lowerSeconds": 7200, "concurrencySeconds": 60, "parsingSeconds": 900},
         "maxStep": {"memoryPercent": 50, "concurrencyPercent": 100},
         "restarts": {"allowed": False},
-        "releases": False,
+        "releases": True,
     }
 
 

@@ -20,7 +20,7 @@ def holding(*sizes: float | None, **fields: Any) -> Observation:  # noqa: ANN401
 
 
 def peak(seen: Observation, prior: api.Status | None = None, hour: int = HOUR) -> int | None:
-    history = learned(prior or api.Status(), seen).histories.get("worker/default", History())
+    history = learned(prior or api.Status(), seen, 30).histories.get("worker/default", History())
     return history.at(hour)
 
 

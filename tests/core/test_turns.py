@@ -77,11 +77,11 @@ class _Life(RuleBasedStateMachine):
     # What is there
 
     def policy(self) -> api.Spec:
-        policy = spec(*self.bounds, mode=self.mode, changes={"releases": True})
+        policy = spec(*self.bounds, mode=self.mode)
         if self.slots is not None:
             low, high = self.slots
             memory = {"memory_min": self.bounds[0], "memory_max": self.bounds[1]}
-            policy = slots_spec(low, high, **memory, mode=self.mode, changes={"releases": True})
+            policy = slots_spec(low, high, **memory, mode=self.mode)
         return policy if self.named else policy.model_copy(update={"workers": []})
 
     def environment(self) -> dict[str, str]:

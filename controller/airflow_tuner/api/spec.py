@@ -291,9 +291,9 @@ class Changes(Model):
     """Largest ordinary change at once."""
     restarts: Restarts = Restarts()
     """Whether pods may be restarted for what cannot be changed while they run."""
-    releases: bool = False
-    """Whether memory that a week did not take may be released, in running pods too; without it memory is only raised.
-    In mode Recommend it is recommended in any case."""
+    releases: bool = True
+    """Whether memory that a week of history did not take is released, in running pods too; false: memory is only
+    raised. In mode Recommend it is recommended in any case."""
 
 
 class Spec(Model):

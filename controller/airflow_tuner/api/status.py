@@ -76,6 +76,8 @@ class Moments(Model):
 
     any: Time | None = None
     """Last change of any kind."""
+    memory: Time | None = None
+    """Last change of its memory."""
     slots: Time | None = None
     """Last change of its slots."""
     parsing: Time | None = None
@@ -209,8 +211,9 @@ class Change(Model):
     target: Name
     """What was changed."""
     reason: Annotated[str, Field(max_length=64)]
-    """OutOfMemory, NodeMemoryPressure, BelowMinimum, LimitsMissing, SlotsExhausted, SlotsIdle, MemoryBound,
-    ParsingOverloaded, DagsStale, Recommended, BoundsChanged, TemplateChanged, PodsRefused or Released."""
+    """OutOfMemory, NodeMemoryPressure, BelowMinimum, LimitsMissing, MemoryForecast, MemoryReleased,
+    SlotsExhausted, SlotsForecast, SlotsReleased, SlotsIdle, MemoryBound, ParsingOverloaded, DagsStale, Recommended,
+    BoundsChanged, TemplateChanged, PodsRefused or Released."""
     from_: Annotated[Values, Field(alias="from")]
     """Values before."""
     to: Values

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from airflow_tuner import api, concurrency
+from airflow_tuner import api, workgroup
 from airflow_tuner.autoscaler import INITIAL, OFF, VERTICAL, Autoscaler
 from airflow_tuner.diagnose.case import Case
 from airflow_tuner.model import Finding, Pod, Severity, Workload
@@ -97,4 +97,4 @@ def _most(pod: Pod, workload: Workload) -> int | None:
     most, _, least = pod.environment.get(api.EnvName.AUTOSCALE, "").partition(",")
     if pod.slots is not None and pod.slots.autoscaled and most.isdigit() and least.isdigit() and most != least:
         return int(most)
-    return concurrency.in_force(pod, workload)
+    return workgroup.in_force(pod, workload)
