@@ -17,7 +17,7 @@ from airflow_tuner.quantity import readable
 from airflow_tuner.sentence import counted, short
 from airflow_tuner.steps import Bounds, Past, Step
 from airflow_tuner.telemetry import Tasks
-from airflow_tuner.workgroup import Group, carrying, in_force, limit_of, live, parallelism, room, waits
+from airflow_tuner.workgroup import Group, carrying, in_force, limit_of, live, parallelism, raised, room, waits
 
 FEWER = 0.75
 """Share of the slots that a step down keeps: after a kill at the largest limit, or when slots stood idle."""
@@ -214,9 +214,6 @@ def _more(group: Group, found: Flow, carried: Footprint, reached: int, room: int
     if after == before.concurrency:
         return None
     memory = carrying(group, carried, after)
-    limit = (
-        "" if memory.limit == before.memory.limit else f", memory limit {limit_of(before.memory)} -> {limit_of(memory)}"
-    )
     bound = ""
     if after < reached:
         bound = f" The largest step is {percent} %."
@@ -224,9 +221,9 @@ def _more(group: Group, found: Flow, carried: Footprint, reached: int, room: int
         most_of_all = f" concurrency.max is {after}." if after == group.limits.max else " core.parallelism binds."
         bound = f" Memory ends at {room} slots." if after == room else most_of_all
     why = (
-        f"Slots {slots} -> {after}{limit} {group.of}: {found.told} Demand: {found.running} running and {found.waiting} "
-        f"waiting tasks {found.lasting} ask for {found.demand} slots in each worker.{bound} Memory: "
-        f"{carried.told(after, after - slots)}."
+        f"Slots {slots} -> {after}{raised(group, memory)} {group.of}: {found.told} Demand: {found.running} running "
+        f"and {found.waiting} waiting tasks {found.lasting} ask for {found.demand} slots in each worker.{bound} "
+        f"Memory: {carried.told(after, after - slots)}."
     )
     return Step(replace(before, memory=memory, concurrency=after), "SlotsExhausted", why)
 

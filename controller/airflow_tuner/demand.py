@@ -16,7 +16,7 @@ from airflow_tuner.lag import Flow
 from airflow_tuner.model import MetricsState, Observation
 from airflow_tuner.steps import Step
 from airflow_tuner.telemetry import Tasks
-from airflow_tuner.workgroup import Group, carrying, parallelism, room, waits
+from airflow_tuner.workgroup import Group, carrying, parallelism, raised, room, waits
 
 RISK = 7
 """Days in which more tasks than foreseen come once: they wait for a turn of the operator, no more."""
@@ -75,7 +75,9 @@ def step(group: Group, carried: Footprint, found: Flow, tasks: Tasks) -> tuple[S
             return None, ""
         more = replace(group.before, memory=carrying(group, carried, reached), concurrency=reached)
         memory = f"Memory: {carried.told(reached, reached - slots)}."
-        return Step(more, "SlotsForecast", f"Slots {slots} -> {reached} {group.of}: {why} {memory}"), ""
+        return Step(
+            more, "SlotsForecast", f"Slots {slots} -> {reached}{raised(group, more.memory)} {group.of}: {why} {memory}"
+        ), ""
     if wanted > (1 - WORTH) * slots or slots > limits.max:
         return None, ""
     if hold := _kept(group):

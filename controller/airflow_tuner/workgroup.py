@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from airflow_tuner import api, environment, quantity, stranded
+from airflow_tuner.autoscaler import VERTICAL
 from airflow_tuner.footprint import GROWN, Footprint
 from airflow_tuner.lag import Flow
 from airflow_tuner.model import Memory, Observation, Pod, Values, Workload
@@ -50,10 +51,13 @@ def in_force(pod: Pod, workload: Workload) -> int | None:
 
 
 def live(group: Group) -> bool:
-    """Its slots can be set both ways while all its workers run."""
+    """Its slots can be set both ways while all its workers run, of which nothing else changes the number."""
     told = [pod.slots for pod in group.pods]
     asked = group.spec.celery is not None and group.seen.broker is not None
-    return group.spec.mode is api.Mode.ENFORCE and asked and all(slots is None or slots.autoscaled for slots in told)
+    alone = group.spec.mode is api.Mode.ENFORCE and not any(
+        item.kind != VERTICAL for item in group.seen.autoscalers_of(group.workload)
+    )
+    return alone and asked and all(slots is None or slots.autoscaled for slots in told)
 
 
 def waits(group: Group) -> str:
@@ -102,6 +106,12 @@ def carrying(group: Group, carried: Footprint, slots: int) -> Memory:
     # Nor beyond what is added, where the request has come down from the template's.
     asked = min(asked, memory.request + quantity.rounded(max(0, slots - group.slots) * each))
     return Memory(min(limit, max(memory.request, asked)), limit)
+
+
+def raised(group: Group, memory: Memory) -> str:
+    """That the limit rises too, as a clause; empty where it stays."""
+    before = group.before.memory
+    return "" if memory.limit == before.limit else f", memory limit {limit_of(before)} -> {limit_of(memory)}"
 
 
 def limit_of(memory: Memory) -> str:
