@@ -18,6 +18,15 @@ from testbed.processes import Area
 from testbed.prometheus import Prometheus as RealPrometheus
 
 HOUR = 3600
+GAUGES = (
+    ("airflow_pool_running_slots_default_pool", "", (3, 1, 0)),
+    ("airflow_pool_running_slots_other", "", (2, 0, 0)),
+    ("airflow_pool_queued_slots_default_pool", "", (0, 0, 9)),
+    ("airflow_ti_running", ',queue="default"', (4, 0, 0)),
+    ("airflow_ti_queued", ',queue="default"', (0, 0, 5)),
+)
+"""Names of series, their labels, and their values: at first, more in each hour, and more in its middle."""
+
 HOURS = 6
 PODS = {
     "airflow-worker-0": "worker",
@@ -49,7 +58,14 @@ def past(area: Area, needs: Callable[..., None]) -> Iterator[tuple[RealPrometheu
             at = first * HOUR + minute * 60 + 1
             lines.append(f"container_memory_rss{{{labels}}} {held(pod, hour, minute % 60) * MEBIBYTE} {at}\n")
     source = RealPrometheus(area, [])
-    source.remember("# TYPE container_memory_rss gauge\n" + "".join(lines) + "# EOF\n")
+    told = ["# TYPE container_memory_rss gauge\n", *lines]
+    for name, labels, (begin, hourly, half) in GAUGES:
+        told.append(f"# TYPE {name} gauge\n")
+        for minute in range(HOURS * 60):
+            at = first * HOUR + minute * 60 + 1
+            count = begin + hourly * (minute // 60) + (half if minute % 60 == 30 else 0)
+            told.append(f'{name}{{namespace="n"{labels}}} {count} {at}\n')
+    source.remember("".join(told) + "# EOF\n")
     with source:
         yield source, first
 
@@ -67,6 +83,14 @@ def test_the_peak_of_each_hour_is_that_of_all_pods_a_workload_has_had(past: tupl
     assert found["airflow-worker"] == [200 + 10 * hour + 5 for hour in range(HOURS)]
     assert found["airflow-worker-heavy"] == [300 + 10 * hour + 5 for hour in range(HOURS)]
     assert found["airflow-scheduler"] == [None if hour == 2 else 500 + 10 * hour + 5 for hour in range(HOURS)]
+
+
+def test_the_tasks_of_each_hour_are_those_that_ran_and_waited_at_once(past: tuple[RealPrometheus, int]) -> None:
+    source, first = past
+    spec = api.Spec.model_validate({"airflow": {"release": "airflow"}})
+    prometheus = Prometheus("default", Source(url=source.url, timeout_seconds=5))
+    found = asyncio.run(observe.past_tasks(prometheus, spec, "n", "Chart", first, first + HOURS - 1))
+    assert found == {"": [3 + hour + 2 + 9 for hour in range(HOURS)], "default": [9] * HOURS}
 
 
 def test_hours_before_there_were_metrics_are_not_known(past: tuple[RealPrometheus, int]) -> None:
