@@ -59,6 +59,10 @@ bench: $(READY) ## The tuner against its peers in the fleet model (SCENARIO, CON
 	@PYTHONPATH=. $(BIN)/python -m benchmarks --scenario "$(SCENARIO)" --controller "$(CONTROLLER)" --seeds "$(or $(SEEDS),report)" \
 	  --ablation "$(ABLATION)" --jobs "$(or $(JOBS),1)" $(if $(DAYS),--days $(DAYS)) $(if $(PAGE),--page)
 
+.PHONY: scale
+scale: $(READY) ## What a turn costs with weeks of history, and a thousand Airflows side by side
+	@PYTHONPATH=. $(BIN)/python -m benchmarks.scale
+
 .PHONY: prove
 prove: $(READY) ## A long experiment: CASE=name (without CASE: lists them); figures go to docs/evidence/
 	@$(BIN)/python -m testbed.prove $(CASE)

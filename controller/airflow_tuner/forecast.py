@@ -28,9 +28,9 @@ TRIED = 2 * WEEK
 LOOKED = 5 * WEEK
 """Hours that rules look back, those that they are tried on included."""
 
-USUAL = DAY
-"""Hours in which the usual is exceeded once: what is reserved need not hold every peak, as not all pods have theirs at
-once."""
+USUAL = 8
+"""Hours in which the usual is exceeded once, by the fullest pod for a part of that hour: what is reserved need not hold
+every peak, as not all pods have theirs at once."""
 
 REFIT = 6
 """Hours that a choice of rule and margin lasts."""

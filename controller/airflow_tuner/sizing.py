@@ -9,16 +9,18 @@ from datetime import datetime, timedelta
 
 from airflow_tuner import api, kills, quantity
 from airflow_tuner.footprint import Footprint
-from airflow_tuner.forecast import Forecast, forecast
+from airflow_tuner.forecast import AHEAD, DAY, Forecast, forecast
 from airflow_tuner.history import History, hour_of
 from airflow_tuner.model import Memory, MetricsState, Observation, Pod, Values, Workload
 from airflow_tuner.quantity import MEBIBYTE, readable
 from airflow_tuner.sentence import counted, short
 from airflow_tuner.steps import PROBE_SPIKE, Bounds, Past, Step
 
-RESERVED = 3
-"""Hours that a request is for, the present one included. A limit is for all hours that are foreseen: with one for the
-afternoon alone a night without an operator would end in kills."""
+LEAD = timedelta(minutes=10)
+"""So long before an hour begins the request is for it."""
+
+HELD = 8
+"""Hours that a limit is for, the present one included: it must hold through a night without an operator."""
 
 PRESENT = 1.1
 """On the most that is held at present: it may grow while the resize is on its way."""
@@ -27,9 +29,12 @@ SPARE = 30 * MEBIBYTE
 """On every limit: the kernel's own memory of a container, and what lies between two samples."""
 
 WORTH = 0.02
-"""Share of the present value below which a raise is not worth a change."""
+"""Share of the present limit below which a raise is not worth a change."""
 
-LOWER = 0.85
+WORTH_RESERVING = 0.05
+"""The same of a request: nobody is killed for what it lacks."""
+
+LOWER = 0.88
 """Share of the present value from which a decrease is worth a change."""
 
 AFTER_KILL = timedelta(hours=6)
@@ -87,7 +92,8 @@ def assess(subject: Subject) -> Sizing:
     ahead = forecast(history, hour, days)
     if not ahead:
         return Sizing()
-    foreseen = replace(max(ahead, key=lambda one: one.safe), usual=max(one.usual for one in ahead[:RESERVED]))
+    soon, held_for = _spans(subject)
+    foreseen = replace(max(ahead[:held_for], key=lambda one: one.safe), usual=max(one.usual for one in ahead[:soon]))
     known = (unleaked(pod, subject.seen.at) for pod in workload.living)
     held = max((size for size in known if size is not None), default=0.0)
     carried = subject.law.need(subject.slots) if subject.law is not None and subject.slots else 0
@@ -105,7 +111,7 @@ def assess(subject: Subject) -> Sizing:
         return Sizing(foreseen, target, step)
     # A limit that may have to carry more tasks than ever ran is not lowered.
     kept = subject.runs_tasks and not carried
-    lower = replace(target, limit=now.limit) if kept else _above_the_day(subject, target, history.at(hour))
+    lower = replace(target, limit=now.limit) if kept else _above_the_day(subject, target, history)
     if kept and equal(spec, workload):
         lower = now
     if (less := _less(now, lower)) != now:
@@ -114,6 +120,15 @@ def assess(subject: Subject) -> Sizing:
             foreseen, target, None if hold else _step(subject, foreseen, less, carried, "MemoryReleased"), hold
         )
     return Sizing(foreseen, target)
+
+
+def _spans(subject: Subject) -> tuple[int, int]:
+    """Hours that the request and the limit are for, the present one included."""
+    live = not any(pod.restarts_on_resize for pod in subject.workload.living)
+    if subject.spec.mode is api.Mode.RECOMMEND or not live:
+        # Nobody follows the hours by hand, nor by restarts.
+        return AHEAD, AHEAD
+    return hour_of(subject.seen.at + LEAD) - hour_of(subject.seen.at) + 1, HELD
 
 
 def leaks(pod: Pod) -> float:
@@ -154,17 +169,19 @@ def _more(subject: Subject, target: Memory) -> Memory:
     if request and not equal(subject.spec, subject.workload):
         wanted = quantity.rounded(min(wanted, most))
     more = Memory(
-        max(request, wanted) if wanted > (1 + WORTH) * request else now.request,
+        max(request, wanted) if wanted > (1 + WORTH_RESERVING) * request else now.request,
         target.limit if (target.limit or 0) > (1 + WORTH) * limit else now.limit,
     )
     # The one may rise where the other is what it was.
     return replace(more, limit=max(more.limit or 0, more.request or 0))
 
 
-def _above_the_day(subject: Subject, target: Memory, hour: int | None) -> Memory:
-    """What is lowered stays above the most of the last day, and of this hour (in MiB): no rule may miss those."""
+def _above_the_day(subject: Subject, target: Memory, history: History) -> Memory:
+    """What is lowered stays above the most of the last day, also of pods that are gone: no rule may miss that."""
+    hour = hour_of(subject.seen.at)
     told = [pod.usage.anonymous_day.value for pod in subject.workload.living if pod.usage.anonymous_day is not None]
-    most = quantity.rounded(PRESENT * max([*told, (hour or 0) * MEBIBYTE], default=0.0)) + SPARE
+    told += [float((history.at(one) or 0) * MEBIBYTE) for one in range(hour - DAY, hour + 1)]
+    most = quantity.rounded(PRESENT * max(told)) + SPARE
     limit = max(target.limit or 0, min(most, subject.before.memory.limit or most))
     return Memory(limit if equal(subject.spec, subject.workload) else target.request, limit)
 
@@ -228,11 +245,12 @@ def _step(subject: Subject, foreseen: Forecast, after: Memory, carried: int, rea
         bound = f" The limit is what {slots}: {subject.law.told(subject.slots or 0, 0) if subject.law else ''}."
     elif after.limit == subject.bounds.max:
         bound = f" The policy's maximum is {readable(subject.bounds.max)}."
-    days = subject.spec.objectives.days_per_out_of_memory
+    days, (soon, held_for) = subject.spec.objectives.days_per_out_of_memory, _spans(subject)
+    coming = "this hour takes" if soon == 1 else f"the {soon} hours from this one on take"
     return Step(
         replace(subject.before, memory=after),
         reason,
         f"Memory {', '.join(parts)} for all pods of {short(workload.label)}: from the hourly peaks of "
-        f"{foreseen.days:.1f} days, the next {RESERVED} hours take {foreseen.usual:.0f} MiB usually, and the next day "
-        f"more than {foreseen.safe:.0f} MiB once in {days} days (foreseen from {foreseen.rule}).{bound}",
+        f"{foreseen.days:.1f} days, {coming} {foreseen.usual:.0f} MiB usually, and the next {held_for} hours more than "
+        f"{foreseen.safe:.0f} MiB once in {days} days (foreseen from {foreseen.rule}).{bound}",
     )

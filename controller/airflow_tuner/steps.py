@@ -129,7 +129,8 @@ def usual(
     """The ordinary step, and whether kills of the node's shortage are left waiting for the cooldown."""
     pressed = _node_pressure(spec, bounds, before, nodes)
     step = _below_minimum(bounds, before) or pressed or _limits_missing(bounds, workload, before)
-    if past.changed is not None and now - past.changed < timedelta(seconds=spec.changes.cooldown.raise_seconds):
+    last = past.memory_changed
+    if last is not None and now - last < timedelta(seconds=spec.changes.cooldown.raise_seconds):
         return None, pressed is not None
     return step, pressed is not None and step is not pressed
 

@@ -231,9 +231,9 @@ class Cooldown(Model):
     """Least time between ordinary changes of one target. The answer to an out-of-memory kill does not wait."""
 
     raise_seconds: Annotated[int, Field(ge=0, le=86400)] = 600
-    """Seconds after a change of a target before the next ordinary raise of its memory."""
-    lower_seconds: Annotated[int, Field(ge=300, le=604800)] = 7200
-    """Seconds after a change of a target before its memory is lowered."""
+    """Seconds after a change of a target's memory before the next ordinary raise of it."""
+    lower_seconds: Annotated[int, Field(ge=300, le=604800)] = 3600
+    """Seconds after a change of a target's memory before it is lowered."""
     concurrency_seconds: Annotated[int, Field(ge=0, le=86400)] = 60
     """Seconds after a change of a worker's slots before the next one."""
     parsing_seconds: Annotated[int, Field(ge=0, le=604800)] = 900

@@ -168,7 +168,7 @@ def _given(item: decide.Item) -> str:
     if not item.spec.changes.releases:
         return "The operator lowers no memory, as changes.releases of the policy is false."
     waits = item.sizing.hold or "It waits for a forecast from a week of hourly peaks."
-    return f"The operator releases what the coming day does not take. {waits}"
+    return f"The operator releases what the coming hours do not take. {waits}"
 
 
 def _day(pod: Pod, now: datetime) -> float | None:
