@@ -73,10 +73,15 @@ def step(group: Group, carried: Footprint, found: Flow, tasks: Tasks) -> tuple[S
         reached = min(wanted, limits.max, room(group, carried), parallelism(group, found, tasks))
         if reached <= slots or waits(group) or _ill(group, tasks):
             return None, ""
-        more = replace(group.before, memory=carrying(group, carried, reached), concurrency=reached)
-        memory = f"Memory: {carried.told(reached, reached - slots)}."
+        limit = carrying(group, carried, reached)
+        # What is reserved follows the memory of these hours, which knows what their tasks take.
+        memory = (
+            limit if sizing.equal(group.spec, group.workload) else replace(limit, request=group.before.memory.request)
+        )
+        more = replace(group.before, memory=memory, concurrency=reached)
+        need = f"Memory: {carried.told(reached, reached - slots)}."
         return Step(
-            more, "SlotsForecast", f"Slots {slots} -> {reached}{raised(group, more.memory)} {group.of}: {why} {memory}"
+            more, "SlotsForecast", f"Slots {slots} -> {reached}{raised(group, more.memory)} {group.of}: {why} {need}"
         ), ""
     if wanted > (1 - WORTH) * slots or slots > limits.max:
         return None, ""

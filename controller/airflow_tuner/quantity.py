@@ -1,5 +1,6 @@
 """Kubernetes quantities: of memory, exact (`512Mi`, `1.5Gi`, `1G`, `1073741824`), and of CPU (`500m`, `1.5`)."""
 
+import functools
 import re
 from decimal import ROUND_CEILING, Decimal
 
@@ -21,6 +22,7 @@ _SUFFIXES: dict[str, Decimal] = {
 }
 
 
+@functools.lru_cache(maxsize=1024)
 def parse(text: str | int) -> int:
     """Bytes of a quantity, rounded up; `ValueError` when it is none."""
     size = _decimal(str(text).strip())

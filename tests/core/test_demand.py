@@ -63,7 +63,7 @@ def test_slots_rise_ten_minutes_before_the_hour_that_recurs_with_the_limit_that_
     assert last.reasons == ["SlotsForecast"]
     wanted = number(last) or 0
     assert BUSY / 2 < wanted <= 1.5 * BUSY / 2
-    assert last.limit == 255 + wanted * 86 + (wanted - 5) * 50 + 130
+    assert (last.request, last.limit) == (512, 255 + wanted * 86 + (wanted - 5) * 50 + 130)
     assert (
         f"Slots 5 -> {wanted}, memory limit 900 MiB -> {last.limit} MiB for each worker of StatefulSet/airflow-worker: "
         in last.target.why
