@@ -197,8 +197,16 @@ def _ordinary(item: Item, *, killed: bool) -> Step | None:
     memory = item.sizing.step
     raised = memory is not None and memory.reason == "MemoryForecast"
     if memory is not None and raised:
-        return memory
+        slots = item.slots.step
+        return memory if slots is None or slots.reason != "SlotsForecast" else _together(memory, slots)
     return item.slots.step or item.parsing.step or (None if killed else memory)
+
+
+def _together(memory: Step, slots: Step) -> Step:
+    """Both are foreseen for the same hour: one change."""
+    one, other = memory.values.memory, slots.values.memory
+    both = Memory(largest(one.request, other.request), largest(one.limit, other.limit))
+    return Step(replace(slots.values, memory=both), slots.reason, f"{slots.why} {memory.why}")
 
 
 def _whole_entry(item: Item, step: Step | None) -> Step | None:

@@ -72,6 +72,17 @@ def test_slots_rise_ten_minutes_before_the_hour_that_recurs_with_the_limit_that_
     assert ", of 28.0 days, exceeded once in 7); 2 run and 0 wait now. Memory: 255 MiB + " in last.target.why
 
 
+def test_memory_that_is_foreseen_for_the_same_hour_rises_in_the_same_change() -> None:
+    seen = looked(5)
+    hours = range(HOUR - 28 * 24, HOUR)
+    peaks = History(hours[0], tuple(900 if hour % 24 == (HOUR + 1) % 24 else 300 for hour in hours))
+    seen = replace(seen, histories={**seen.histories, "worker/default": peaks})
+    last = turn(slots_spec(high=32), at(seen, 50))
+    assert (last.reasons, last.request) == (["SlotsForecast"], 768)
+    assert (number(last) or 0) > BUSY / 2
+    assert "the 2 hours from this one on take 927 MiB usually" in last.target.why
+
+
 def test_once_the_hour_is_over_they_fall_and_memory_only_after_them() -> None:
     seen = looked(24, 2)
     last = turn(slots_spec(high=32), seen)
