@@ -163,8 +163,8 @@ def _choices(past: tuple[int | None, ...], days_per_kill: int) -> tuple[_Choice,
         values = [NEVER if peak is None else float(peak) for peak in past]
         begin = max(1, len(values) - TRIED)
         tried = {name: _pairs(values, rule(values, begin), begin) for name, rule in RULES.items()}
-        made = _chosen(tried, float(USUAL), SMALLEST), _chosen(tried, float(days_per_kill * DAY), LEAST_MARGIN)
-        _keep(_kept_choices, key, made)
+        usual, safe = _chosen(tried, ((float(USUAL), SMALLEST), (float(days_per_kill * DAY), LEAST_MARGIN)))
+        _keep(_kept_choices, key, (usual, safe))
     return _kept_choices[key]
 
 
@@ -201,33 +201,32 @@ def _days_of(at: datetime) -> int:
     return monthrange(at.year, at.month)[1]
 
 
-def _chosen(tried: Mapping[str, list[tuple[float, float]]], hours: float, least: float) -> _Choice:
-    """The rule that asks for the least memory, with its margin of `least` at least."""
-    best: tuple[float, _Choice] | None = None
+def _chosen(tried: Mapping[str, list[tuple[float, float]]], asked: Sequence[tuple[float, float]]) -> list[_Choice]:
+    """The rule that asks for the least memory, for each of (hours in which it is exceeded once, its least margin)."""
+    best = [(math.inf, _Choice("the most of two weeks", YOUNG - 1, 0.0, least, FURTHEST)) for _, least in asked]
     for name, pairs in tried.items():
         if len(pairs) < DAY // 2:
             continue
         mean = sum(before for _, before in pairs) / len(pairs)
         for weight in (1.0, 0.5, 0.0):
             # How far it fell short: as a share of what was foreseen, of the usual size, and of half each.
-            scaled = [((seen - before) / (weight * before + (1 - weight) * mean or 1)) for seen, before in pairs]
-            level, drawn = _tail(scaled, hours)
-            furthest = FURTHEST if drawn else 1 + LEAST_MARGIN
-            choice = _Choice(name, level * weight, level * (1 - weight) * mean, least, furthest)
-            cost = sum(choice.margined(before) for _, before in pairs) / len(pairs)
-            if best is None or cost < best[0]:
-                best = cost, choice
-    if best is None:
-        return _Choice("the most of two weeks", YOUNG - 1, 0.0, least, FURTHEST)
-    return best[1]
+            rest = (1 - weight) * mean
+            ordered = sorted((seen - before) / (weight * before + rest or 1) for seen, before in pairs)
+            for number, (hours, least) in enumerate(asked):
+                level, drawn = _tail(ordered, hours)
+                furthest = FURTHEST if drawn else 1 + LEAST_MARGIN
+                choice = _Choice(name, level * weight, level * rest, least, furthest)
+                cost = sum(choice.margined(before) for _, before in pairs) / len(pairs)
+                if cost < best[number][0]:
+                    best[number] = cost, choice
+    return [choice for _, choice in best]
 
 
-def _tail(shortfalls: Sequence[float], hours: float) -> tuple[float, bool]:
+def _tail(ordered: Sequence[float], hours: float) -> tuple[float, bool]:
     """The level that is exceeded once in so many hours, by peaks over a threshold, and whether a tail was drawn for it.
 
-    A generalised Pareto distribution by the method of moments (Hosking and Wallis 1987).
+    A generalised Pareto distribution by the method of moments (Hosking and Wallis 1987), from the shortfalls in order.
     """
-    ordered = sorted(shortfalls)
     threshold = ordered[min(len(ordered) - 1, int(THRESHOLD * len(ordered)))]
     beyond = [one - threshold for one in ordered if one > threshold]
     rate = len(beyond) / len(ordered)
