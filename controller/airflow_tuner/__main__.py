@@ -17,6 +17,7 @@ import yaml
 
 from airflow_tuner import crd, reference
 from airflow_tuner.errors import Misconfigured, TunerError
+from airflow_tuner.sentence import counted
 from airflow_tuner.settings import Settings, Source, read_sources
 
 if TYPE_CHECKING:
@@ -289,6 +290,7 @@ async def _look_back(  # noqa: PLR0913 - one argument per option
             _line(transcript.answered(seen, came))
         elif output == "observations":
             _line(transcript.written(seen))
+    click.echo(f"Prometheus was asked {counted(back.questions, 'question', 'questions')}.", err=True)
     if output == "summary":
         click.echo(digest.text(back.chronicle))
     _write_page(html, back.chronicle)
