@@ -5,15 +5,15 @@ then by what a killed container is taken to have wanted: whether that had been e
 more than its limit would have been, it would have been killed, and the decision is shown that.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from airflow_tuner import api, concurrency, environment, lag, quantity, status
+from airflow_tuner import api, environment, lag, quantity, status, stranded, workgroup
 from airflow_tuner.decide import baseline
 from airflow_tuner.history import History, hour_of
 from airflow_tuner.learning import CENSORED
-from airflow_tuner.model import Death, Memory, Observation, Pod, Sample, Usage, Values, Workload
+from airflow_tuner.model import Death, Memory, Observation, Pod, Sample, Slots, Usage, Values, Workload
 from airflow_tuner.outcome import Outcome
 from airflow_tuner.past import from_tuned
 from airflow_tuner.scraped import DAY, Highest
@@ -96,7 +96,13 @@ class Counterfactual:
                 pods.append(_pod(pod, own, seen.at))
             workloads.append(replace(workload, pods=tuple(pods)))
         self._begun = True
-        airflow = replace(seen.airflow, tasks=self._flow(seen, workloads))
+        tasks = self._flow(seen, workloads)
+        if self.live and tasks is not None:
+            workloads = [
+                _asked(was, item, workloads, tasks, seen.at)
+                for was, item in zip(seen.workloads, workloads, strict=True)
+            ]
+        airflow = replace(seen.airflow, tasks=tasks)
         broker = "" if self.live else None
         return replace(seen, workloads=tuple(workloads), airflow=airflow, broker=broker), tuple(kills)
 
@@ -160,7 +166,7 @@ class Counterfactual:
             own.death = Death(pod.deaths + own.offset, at)
             yield Kill(at, workload.target, pod.name, 1, limit, then, round(held))
 
-    def _flow(self, seen: Observation, workloads: list[Workload]) -> Tasks | None:
+    def _flow(self, seen: Observation, workloads: Sequence[Workload]) -> Tasks | None:
         """Tasks that waited run where there would have been slots for them; where fewer, they wait."""
         tasks, at = seen.airflow.tasks, int(seen.at.timestamp()) // 60
         workers = [item for item in workloads if item.component == "worker"]
@@ -171,7 +177,7 @@ class Counterfactual:
             if before is None or (len(workers) > 1 and not tasks.queued and not tasks.running):
                 continue
             pods = [pod for pod in item.living if pod.running is not None]
-            slots = sum(concurrency.in_force(pod, item) or before for pod in pods)
+            slots = sum(workgroup.in_force(pod, item) or before for pod in pods)
             queues = None if len(workers) == 1 else lag.queues(item, pods)
             waiting, running = tasks.waiting_in(queues), tasks.running_in(queues)
             more = slots - before * len(pods)
@@ -180,6 +186,27 @@ class Counterfactual:
         if tasks.busy_day is not None:
             tasks = replace(tasks, busy_day=max(tasks.busy_day, round(self._busy.at(at) or 0)))
         return tasks
+
+
+def _asked(was: Workload, item: Workload, workloads: Sequence[Workload], tasks: Tasks, at: datetime) -> Workload:
+    """Workers with what they would say over the broker: that they share what runs evenly.
+
+    After a worker's death they would not: then nothing is known of it.
+    """
+    pods = [pod for pod in item.living if pod.running is not None]
+    if item.component != "worker" or item.stated.concurrency is None or stranded.lost(was.living, at) is not None:
+        return item
+    alone = sum(one.component == "worker" for one in workloads) == 1
+    if not pods or not (alone or tasks.queued or tasks.running):
+        return item
+    queues = lag.queues(item, pods)
+    each, more = divmod(tasks.running_in(None if alone else queues), len(pods))
+    told = {
+        pod.uid: Slots(slots, slots, min(slots, each + (number < more)), autoscaled=True, queues=queues, oldest=0.0)
+        for number, pod in enumerate(pods)
+        if (slots := workgroup.in_force(pod, item)) is not None
+    }
+    return replace(item, pods=tuple(replace(pod, slots=told.get(pod.uid)) for pod in item.pods))
 
 
 def remembered(histories: Mapping[str, History], kills: Iterable[Kill]) -> dict[str, History]:
@@ -269,7 +296,7 @@ def in_force(workload: Workload, line: str | None) -> Values:
     born = [environment.stated(workload.component, pod.environment, line) for pod in pods]
     return Values(
         Memory(_most(pod.memory.request for pod in pods), _most(pod.memory.limit for pod in pods)),
-        concurrency=_most(concurrency.in_force(pod, workload) for pod in pods),
+        concurrency=_most(workgroup.in_force(pod, workload) for pod in pods),
         interval=_most(one.interval for one in born),
         processes=_most(one.processes for one in born),
     )

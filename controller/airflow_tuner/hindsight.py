@@ -269,6 +269,10 @@ def notes(spec: api.Spec, seen: Traces, recording: Recording, stated: Mapping[st
         if seen.objects_known
         else "Without kube-state-metrics, kills of whole containers are not known, and memory is taken as it is stated."
     )
+    if spec.celery is not None:
+        found.append(
+            "What workers would say over the Celery broker is in no metric: they are taken to share evenly what runs."
+        )
     if spec.tunes_slots and not any(item.values.concurrency for item in stated.values()):
         found.append(
             "How many slots the workers had is in no metric, so their slots are left alone. State it, as in "

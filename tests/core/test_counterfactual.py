@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_tuner import api
-from airflow_tuner.concurrency import in_force
 from airflow_tuner.counterfactual import Counterfactual, Kill, remembered
 from airflow_tuner.history import History, hour_of
 from airflow_tuner.model import Observation, Pod, Values, Workload
 from airflow_tuner.outcome import outcome
+from airflow_tuner.workgroup import in_force
 from core.worlds import MI, NOW, airflow, memory, observed, pod, slots_spec, spec, tasks, usage, worker
 
 NAME = "airflow-worker-0"
@@ -189,6 +189,18 @@ def test_no_task_is_lost_or_made_up(queued: int, running: int, slots: int) -> No
     assert waiting + now == queued + running
     assert now >= running if slots > 8 else now == min(running, slots)
     assert waiting >= 0
+
+
+def test_workers_are_taken_to_share_what_runs_until_one_has_died() -> None:
+    past = Counterfactual(live=True)
+    item = worker(pod(), pod("airflow-worker-1"), pod("airflow-worker-2"), stated=Values(concurrency=4))
+    (shown,) = past.shown(observed(item, **flowing(0, 7)), {})[0].workloads
+    assert [pod.slots and (pod.slots.processes, pod.slots.busy) for pod in shown.pods] == [(4, 3), (4, 2), (4, 2)]
+    dead = replace(item, pods=(pod(died=NOW), *item.pods[1:]))
+    (shown,) = past.shown(observed(dead, **flowing(0, 7)), {})[0].workloads
+    assert {pod.slots for pod in shown.pods} == {None}
+    (shown,) = Counterfactual(live=False).shown(observed(item, **flowing(0, 7)), {})[0].workloads
+    assert {pod.slots for pod in shown.pods} == {None}
 
 
 @pytest.mark.parametrize("live", [True, False])
