@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from airflow_tuner.chronicle import Chronicle, Course, Sums, sums
 from airflow_tuner.quantity import readable
-from airflow_tuner.sentence import counted
+from airflow_tuner.sentence import counted, plain
 
 HEAD = (
     "Target",
@@ -171,4 +171,4 @@ def text(chronicle: Chronicle) -> str:
         told = [f"{name.lower()} {value}" for name, value in zip(HEAD[1:], row[1:], strict=True) if value]
         lines.append(f"{row[0]}: {'; '.join(told)}")
     lines += ["", *(f"- {one}" for one in chronicle.notes)]
-    return "\n".join(lines)
+    return "\n".join(plain(line) for line in lines)

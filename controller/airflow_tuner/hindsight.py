@@ -90,6 +90,12 @@ class Hindsight:
             self.chronicle.note(known.at, looks, changes, came.findings, kills)
             self.questions = source.calls
             yield shown, came
+        if first:
+            msg = (
+                f"None of the containers in namespace {short(namespace)} is of a pod that is named as a Deployment's or "
+                "StatefulSet's, with a container that is named as one of Airflow's components."
+            )
+            raise Misconfigured(msg)
         self.chronicle.notes += notes(spec, seen_by, recording, self.stated, self.times[0])
         self.chronicle.close()
 

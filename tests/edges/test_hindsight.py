@@ -266,8 +266,12 @@ def test_who_does_not_answer_is_said_to_be_so(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "no connection" in result.stderr
     assert "kubectl port-forward" in result.stderr
+    token = tmp_path / "token"
+    token.write_text("let-me-in\n")
     with serving("<html>a login</html>") as server:
-        assert "does not answer as a Prometheus does" in command(server.url, tmp_path).stderr
+        result = command(server.url, tmp_path, "--token-file", str(token))
+        assert "does not answer as a Prometheus does" in result.stderr
+        assert server.asked[0][1]["Authorization"] == "Bearer let-me-in"
 
 
 def test_a_past_that_is_not_there_is_said_to_be_so(source: Prometheus, past: Past, tmp_path: Path) -> None:
