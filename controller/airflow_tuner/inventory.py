@@ -189,10 +189,15 @@ def _workload(item: Object, target: str, pods: Iterable[Object], line: str | Non
 
 
 def _target(item: Object, *, alone: bool) -> str:
-    name, kind = str(item["metadata"]["name"]), component(item)
+    release = (item["metadata"].get("labels") or {}).get("release", "")
+    return target_of(str(item["metadata"]["name"]), component(item), release, alone=alone)
+
+
+def target_of(name: str, kind: str, release: str, *, alone: bool) -> str:
+    """What the workload of a component is called; `alone`: there is no other of that component."""
     if kind == "worker":
         # <release>-worker is the chart's default worker, <release>-worker-<set> one of its sets.
-        found = _WORKER.search(name.removeprefix((item["metadata"].get("labels") or {}).get("release", "")))
+        found = _WORKER.search(name.removeprefix(release))
         return f"worker/{(found[1] or 'default') if found else name}"
     return kind if alone else f"{kind}/{name}"
 

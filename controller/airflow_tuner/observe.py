@@ -393,15 +393,15 @@ def _usage(pod: Pod, container: str, values: Values, now: datetime, limit: timed
 def _value(pod: Pod, container: str, found: tuple[Series, ...]) -> float | None:
     """The value for the living container: series of its predecessors linger for five minutes."""
     own = [item for item in found if (item.labels.get("pod"), item.labels.get("container")) == (pod.name, container)]
-    exact = [item.value for item in own if _container_id(item) == pod.container_id]
+    exact = [item.value for item in own if container_id(item) == pod.container_id]
     if exact:
         return max(exact)
-    unnamed = [item.value for item in own if not _container_id(item)]
+    unnamed = [item.value for item in own if not container_id(item)]
     return max(unnamed, default=None)
 
 
-def _container_id(item: Series) -> str:
-    """Empty where the series do not carry it.
+def container_id(item: Series) -> str:
+    """The id of the container that a series is about. Empty where the series do not carry it.
 
     The cgroup ends with the container's id. cAdvisor's `name` is that id with containerd, and not with CRI-O.
     """

@@ -18,6 +18,7 @@ from airflow_tuner.cluster import Cluster
 from airflow_tuner.errors import Misconfigured, Unavailable
 from airflow_tuner.model import MetricsState, Observation
 from airflow_tuner.namings import CHART
+from airflow_tuner.observe import container_id
 from airflow_tuner.prometheus import Prometheus
 from airflow_tuner.settings import Source
 from airflow_tuner.signals import Scope, Series, Signal
@@ -110,10 +111,6 @@ def scoped(namespace: str = "n", matchers: Mapping[str, str] | None = None) -> S
     """The scope of a policy in this namespace, with these matchLabels."""
     metrics = api.Metrics(match_labels=dict(matchers or {}), window_seconds=WINDOW)
     return prometheus.scope(metrics, namespace)
-
-
-def container_id(series: Series) -> str:
-    return observe._container_id(series)  # noqa: SLF001 - what is told of it is what is tested here
 
 
 @pytest.fixture(scope="module")
