@@ -25,6 +25,10 @@ BEATS = 36
 BEATS_SHARE = 0.5
 """Below this share of them they are late."""
 
+STOPPED = 0.003
+"""Cores below which a scheduler does not lack CPU, but asks for none, as one that is stopped: without any work it takes
+0.03 to 0.05 (measured)."""
+
 PACE = "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC"
 
 SETTLED = timedelta(seconds=600)
@@ -132,11 +136,13 @@ def scheduler_slow(case: Case) -> Iterator[Finding]:
 
 
 def _late(case: Case, pods: list[Pod], *, own_pace: bool) -> str:
-    """What of the schedulers is late, as a clause; empty where nothing is, or where one has just begun.
+    """What of the schedulers is late, as a clause; empty where nothing is, one has just begun, or all are stopped.
 
     `own_pace`: how often they beat is set by the user.
     """
     if not all(pod.started is not None and case.seen.at - pod.started >= SETTLED for pod in pods):
+        return ""
+    if all(pod.usage.cpu is not None and pod.usage.cpu.value < STOPPED for pod in pods):
         return ""
     loop, beats, usual = case.seen.airflow.loop, case.seen.airflow.beats, BEATS * len(pods)
     if loop is not None and loop > LOOP_SLOW:
