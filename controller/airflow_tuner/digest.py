@@ -21,6 +21,9 @@ HEAD = (
 )
 """Of `rows`."""
 
+IMAGINED = (6, 7, 8)
+"""Those of them that nothing is in where the operator was there."""
+
 OFTEN = 5
 """Findings that are named."""
 
@@ -42,8 +45,10 @@ def sentences(chronicle: Chronicle) -> Iterator[str]:
 
 
 def rows(chronicle: Chronicle) -> list[tuple[str, ...]]:
-    """The targets in numbers, under `HEAD`."""
-    return [_row(target, course, sums(chronicle, course)) for target, course in chronicle.courses.items()]
+    """The targets in numbers, under their heads."""
+    table = [HEAD, *(_row(target, course, sums(chronicle, course)) for target, course in chronicle.courses.items())]
+    left_out = IMAGINED if chronicle.simulated else ()
+    return [tuple(cell for column, cell in enumerate(row) if column not in left_out) for row in table]
 
 
 def hours(number: float) -> str:
@@ -167,8 +172,9 @@ def _span(least: int, most: int) -> str:
 def text(chronicle: Chronicle) -> str:
     """All of it for a terminal."""
     lines = [chronicle.told, "", *(f"* {one}" for one in sentences(chronicle)), ""]
-    for row in rows(chronicle):
-        told = [f"{name.lower()} {value}" for name, value in zip(HEAD[1:], row[1:], strict=True) if value]
+    head, *table = rows(chronicle)
+    for row in table:
+        told = [f"{name} {value}" for name, value in zip(head[1:], row[1:], strict=True) if value]
         lines.append(f"{row[0]}: {'; '.join(told)}")
     lines += ["", *(f"- {one}" for one in chronicle.notes)]
     return "\n".join(plain(line) for line in lines)

@@ -92,8 +92,8 @@ class Hindsight:
             yield shown, came
         if first:
             msg = (
-                f"None of the containers in namespace {short(namespace)} is of a pod that is named as a Deployment's or "
-                "StatefulSet's, with a container that is named as one of Airflow's components."
+                f"No container in namespace {short(namespace)} is named as one of Airflow's components, in a pod that "
+                "is named as a Deployment or a StatefulSet names its own."
             )
             raise Misconfigured(msg)
         self.chronicle.notes += notes(spec, seen_by, recording, self.stated, self.times[0])

@@ -5,6 +5,7 @@ Names in it are anybody's: everything is escaped, and the page forbids itself to
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from html import escape
 from pathlib import Path
@@ -37,8 +38,8 @@ def rendered(chronicle: Chronicle) -> str:
     sections = "\n".join(_section(chronicle, target, course) for target, course in chronicle.courses.items())
     words = "\n".join(f"<li>{_text(one)}</li>" for one in digest.sentences(chronicle))
     notes = "\n".join(f"<li>{_text(one)}</li>" for one in chronicle.notes)
-    head = "".join(f'<th scope="col">{_text(name)}</th>' for name in digest.HEAD)
-    body = "".join(_cells(row) for row in digest.rows(chronicle))
+    names, *table = digest.rows(chronicle)
+    head, body = _heads(*names), "".join(_cells(row) for row in table)
     assumed = f"<h2 id='assumed'>What it cannot know, and what is assumed</h2>\n<ul>{notes}</ul>" if notes else ""
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -87,8 +88,8 @@ def _section(chronicle: Chronicle, target: str, course: Course) -> str:
     ]
     changes = [*_marks(chronicle, target, course)]
     kills = [*_kill_marks(chronicle, course)]
-    told = digest.rows(Chronicle("", "", chronicle.objective, moments=chronicle.moments, courses={target: course}))[0]
-    said = "; ".join(f"{name}: {value}" for name, value in zip(digest.HEAD[1:], told[1:], strict=True) if value)
+    head, told = digest.rows(replace(chronicle, courses={target: course}))
+    said = "; ".join(f"{name}: {value}" for name, value in zip(head[1:], told[1:], strict=True) if value)
     plots = [_figure("Memory of one pod", said, chronicle, memory, [*changes, *kills], SIZES)]
     busy = _over(chronicle, course, lambda look: look.busy)
     slots = (_over(chronicle, course, lambda look: look.slots[0]), _over(chronicle, course, lambda look: look.slots[1]))

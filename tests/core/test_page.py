@@ -251,4 +251,5 @@ def test_simulate_writes_the_same_page(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert f"{told_kills} kill{'s' if told_kills > 1 else ''} for memory happened in the modelled world." in text
     assert "airflow-tuner made" in text
     assert "limit as the user set it" in text
+    assert "would have" not in text, "nothing is only imagined in it"
     assert CliRunner().invoke(main, ["simulate", "crowd", "--html", str(tmp_path / "no" / "x.html")]).exit_code == 2
