@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 NO_SOURCE = "No metrics source is asked: name one with --prometheus URL (of a port-forward, say) or --sources FILE."
 
 STATED = (
-    "What no metric says of a workload, as in worker/default=limit:2Gi,request:1Gi,slots:16; also queues:a+b, and "
-    "interval:30,processes:2 of a dag-processor; none where there is no limit or request. May be given several times."
+    "What no metric says of a workload, as in worker/default=limit:2Gi,request:1Gi,slots:16; also cpu:1,cpu-limit:2, "
+    "queues:a+b, and interval:30,processes:2 of a dag-processor; none where there is no limit or request. May be given "
+    "several times."
 )
 
 

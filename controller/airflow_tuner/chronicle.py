@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from airflow_tuner import api, lag
 from airflow_tuner.counterfactual import Kill, in_force, tighter
 from airflow_tuner.decide import bounds_of
-from airflow_tuner.model import Change, Finding, Memory, Observation, Severity, Workload
+from airflow_tuner.model import Change, Cpu, Finding, Memory, Observation, Severity, Workload
 
 ASSUMED = frozenset({"GracePeriodTooShort", "ProbeTooTight"})
 """Findings that rest on the template, of which the metrics say nothing."""
@@ -43,6 +43,12 @@ class Look:
     """Seconds that the last of them waited, at the pace of that moment."""
     parsing: tuple[int | None, int | None] = (None, None)
     """Seconds between two parses, before and after."""
+    cores: float | None = None
+    """In use by one pod, averaged over the window; `None` also where the policy does not name its CPU."""
+    cpu: tuple[Cpu, Cpu] = (Cpu(), Cpu())
+    """As it was set, and as it would have been: the largest pod's."""
+    cpu_requested: Totals | None = None
+    """Thousandths of a core; `None`: the policy does not name its CPU."""
     over: int = 0
     """Pods that held more than their limit would have been."""
 
@@ -147,8 +153,22 @@ def looks(
     found = {}
     for was, would, real in zip(before.workloads, after.workloads, lived.workloads, strict=True):
         if bounds_of(spec, was.component, was.target, was.name) is not None:
-            found[was.target] = (was.label, _flowing(spec, lived, real, _look(was, would, after.line, held)))
+            look = _flowing(spec, lived, real, _look(was, would, after.line, held))
+            if spec.cpu(was.component, was.target, was.name) is not None:
+                look = _computing(look, was, would, after.line)
+            found[was.target] = (was.label, look)
     return found
+
+
+def _computing(look: Look, was: Workload, would: Workload, line: str | None) -> Look:
+    """With its CPU."""
+    pairs = zip(was.living, would.living, strict=True)
+    return replace(
+        look,
+        cores=max((pod.usage.cpu.value for pod in was.living if pod.usage.cpu is not None), default=None),
+        cpu=(in_force(was, line).cpu, in_force(would, line).cpu),
+        cpu_requested=_sums((pod.cpu.request or 0, other.cpu.request or 0) for pod, other in pairs),
+    )
 
 
 def _flowing(spec: api.Spec, seen: Observation, workload: Workload, look: Look) -> Look:
@@ -220,6 +240,8 @@ class Sums:
     """Hours in which tasks waited longer than the objective allows; `None`: not known."""
     peak: float | None
     """Most that a pod held, in bytes."""
+    cores: tuple[float, float] | None
+    """Core hours that were requested, before and after; `None`: the policy does not name its CPU."""
 
 
 def sums(chronicle: Chronicle, course: Course) -> Sums:
@@ -244,4 +266,13 @@ def sums(chronicle: Chronicle, course: Course) -> Sums:
         over=sum(look.over > 0 for look in told) * hours,
         late=late * hours if known else None,
         peak=max((look.held for look in told if look.held is not None), default=None),
+        cores=_core_hours(told, hours),
     )
+
+
+def _core_hours(told: Sequence[Look], hours: float) -> tuple[float, float] | None:
+    known = [look.cpu_requested for look in told if look.cpu_requested is not None]
+    if not known:
+        return None
+    before, after = (sum(pair[side] for pair in known) * hours / 1000 for side in (0, 1))
+    return before, after

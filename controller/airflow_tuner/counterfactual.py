@@ -13,9 +13,9 @@ from airflow_tuner import api, environment, lag, quantity, status, stranded, wor
 from airflow_tuner.decide import baseline
 from airflow_tuner.history import History, hour_of
 from airflow_tuner.learning import CENSORED
-from airflow_tuner.model import Death, Memory, Observation, Pod, Sample, Slots, Usage, Values, Workload
+from airflow_tuner.model import Cpu, Death, Memory, Observation, Pod, Sample, Slots, Usage, Values, Workload
 from airflow_tuner.outcome import Outcome
-from airflow_tuner.past import from_tuned
+from airflow_tuner.past import cpu_from_tuned, from_tuned
 from airflow_tuner.scraped import DAY, Highest
 from airflow_tuner.telemetry import Pool, Tasks
 
@@ -53,8 +53,9 @@ class Kill:
 class _Own:
     """What a pod would have had."""
 
-    recorded: Memory
+    recorded: tuple[Memory, Cpu]
     memory: Memory
+    cpu: Cpu
     environment: Mapping[str, str]
     container: str
     deaths: int = 0
@@ -115,6 +116,9 @@ class Counterfactual:
                 own, wanted = self._pods[pod.uid], status.resized(target, pod)
                 if wanted is not None and wanted != own.memory:
                     own.memory, own.resized = wanted, True
+                cpu = status.resized_cpu(target, pod)
+                if cpu is not None and cpu != own.cpu:
+                    own.cpu, own.resized = cpu, True
                 slots = target.desired.concurrency
                 if self.live and target.tuned is not None and target.slots_decided and slots is not None:
                     told = {str(api.EnvName.CONCURRENCY): f"{slots}", str(api.EnvName.AUTOSCALE): f"{slots},{slots}"}
@@ -126,12 +130,12 @@ class Counterfactual:
     def _of(self, workload: Workload, pod: Pod) -> _Own:
         """What the pod has: as born, or as changed since. Where its user has changed it in place, that counts."""
         own = self._pods.get(pod.uid)
-        if own is not None and own.recorded != pod.memory:
-            own.recorded = own.memory = pod.memory
+        if own is not None and own.recorded != (pod.memory, pod.cpu):
+            own.recorded = own.memory, own.cpu = pod.memory, pod.cpu
             own.decision, own.resized = None, False
         if own is not None:
             return own
-        own = self._pods[pod.uid] = _Own(pod.memory, pod.memory, pod.environment, pod.container_id)
+        own = self._pods[pod.uid] = _Own((pod.memory, pod.cpu), pod.memory, pod.cpu, pod.environment, pod.container_id)
         if self._begun:
             tuned = self._tuned.get(workload.target)
             # Admission leaves a pod alone whose template is another by then.
@@ -233,7 +237,7 @@ def _bear(own: _Own, tuned: api.Tuned | None) -> None:
     """Admission gives a new pod what was decided."""
     memory = from_tuned(tuned)
     if tuned is not None and memory is not None:
-        own.memory, own.decision = memory, tuned.decision
+        own.memory, own.cpu, own.decision = memory, cpu_from_tuned(tuned) or own.cpu, tuned.decision
         own.environment = {**own.environment, **{item.name: item.value for item in tuned.env}}
 
 
@@ -242,6 +246,8 @@ def _pod(pod: Pod, own: _Own, at: datetime) -> Pod:
         pod,
         memory=own.memory,
         running=None if pod.running is None else own.memory,
+        cpu=own.cpu,
+        running_cpu=None if pod.running_cpu is None else own.cpu,
         environment=own.environment,
         decision=own.decision,
         resized=own.resized,
@@ -296,6 +302,7 @@ def in_force(workload: Workload, line: str | None) -> Values:
     born = [environment.stated(workload.component, pod.environment, line) for pod in pods]
     return Values(
         Memory(_most(pod.memory.request for pod in pods), _most(pod.memory.limit for pod in pods)),
+        cpu=Cpu(_most(pod.cpu.request for pod in pods), _most(pod.cpu.limit for pod in pods)),
         concurrency=_most(workgroup.in_force(pod, workload) for pod in pods),
         interval=_most(one.interval for one in born),
         processes=_most(one.processes for one in born),

@@ -72,14 +72,16 @@ def _memory(chronicle: Chronicle, numbers: Sequence[Sums]) -> Iterator[str]:
     come = "came" if chronicle.simulated else "would have come"
     instead = "with the user's own values it is" if chronicle.simulated else "instead of"
     yield _turned(f"Requested memory {come} to", instead, [one.requested for one in numbers])
+    if cores := [one.cores for one in numbers if one.cores is not None]:
+        yield _turned(f"Requested CPU {come} to", instead, cores, "core hours")
     known = [one.limited for one in numbers if one.limited is not None]
     if len(known) == len(numbers):
         yield _turned(f"Memory limits {come} to", instead, known)
 
 
-def _turned(begin: str, instead: str, pairs: Sequence[tuple[float, float]]) -> str:
+def _turned(begin: str, instead: str, pairs: Sequence[tuple[float, float]], unit: str = "GiB hours") -> str:
     before, after = (sum(pair[side] for pair in pairs) for side in (0, 1))
-    return f"{begin} {hours(after)} GiB hours, {instead} {hours(before)} ({less(before, after)})."
+    return f"{begin} {hours(after)} {unit}, {instead} {hours(before)} ({less(before, after)})."
 
 
 def _kills(chronicle: Chronicle, numbers: Sequence[Sums]) -> Iterator[str]:

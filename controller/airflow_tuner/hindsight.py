@@ -149,8 +149,8 @@ class Hindsight:
                 for target, parts in lacking.items()
             )
             msg = (
-                "This Prometheus has no series of kube-state-metrics that say what memory the containers had. State it "
-                f"as it was ('none' where none was set), e.g. {examples}."
+                "This Prometheus has no series of kube-state-metrics that say what memory and CPU the containers had. "
+                f"State it as it was ('none' where none was set), e.g. {examples}."
             )
             raise Misconfigured(msg)
 
@@ -158,8 +158,9 @@ class Hindsight:
         """What the operator reads of the time before at its start."""
         archive = Archive()
         archive.begin(None, "", seen.at)
-        while archive.due(seen.at):
-            self._tell(f"reading the weeks before: {counted(len(archive.unread), 'hour', 'hours')} to go")
+        archive.named(spec, seen.at)
+        while archive.due(seen.at) and archive.next is not None:
+            self._tell(f"reading the weeks before: {counted(len(archive.next.hours), 'hour', 'hours')} to go")
             await archive.read(source, spec, namespace, seen)
         self._history = archive.histories
 
@@ -173,7 +174,7 @@ class Hindsight:
             self.progress(text)
 
 
-_EXAMPLE = {"limit": "2Gi", "request": "1Gi"}
+_EXAMPLE = {"limit": "2Gi", "request": "1Gi", "cpu": "500m"}
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}

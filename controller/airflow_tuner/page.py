@@ -15,7 +15,7 @@ from airflow_tuner.chronicle import Chronicle, Course, Look
 from airflow_tuner.counterfactual import Kill
 from airflow_tuner.model import Values
 from airflow_tuner.plot import Axis, Line, Mark, drawn
-from airflow_tuner.quantity import readable
+from airflow_tuner.quantity import readable, readable_cpu
 from airflow_tuner.sentence import counted, plain
 
 MOST = 500
@@ -26,6 +26,7 @@ MARKED = 200
 
 SIZES = Axis(lambda size: f"{size / 2**30:g} GiB" if size >= 2**30 else f"{size / 2**20:g} MiB", base=2)
 NUMBERS = Axis(lambda number: f"{number:,.0f}" if number == round(number) else f"{number:g}")
+CORES = Axis(lambda cores: f"{cores:g} cores")
 SECONDS = Axis(lambda seconds: f"{seconds:,.0f} s" if seconds < 3600 else f"{seconds / 3600:g} h")  # noqa: PLR2004 - an hour
 
 STYLE = Path(__file__).with_name("page.css").read_text()
@@ -102,6 +103,8 @@ def _section(chronicle: Chronicle, target: str, course: Course) -> str:
         moved = [change.before.concurrency != change.after.concurrency for _, change in course.changes]
         marks = [mark for mark, slots_moved in zip(changes, moved, strict=True) if slots_moved]
         plots.append(_figure("Slots of all workers", "Busy slots, and slots.", chronicle, lines, marks, NUMBERS))
+    if _any(_over(chronicle, course, lambda look: look.cpu_requested and 1)):
+        plots.append(_cpu(chronicle, course, changes, before, after))
     wait = _over(chronicle, course, lambda look: look.wait)
     if any(wait):
         goal = [float(chronicle.objective)] * len(chronicle.moments)
@@ -109,6 +112,25 @@ def _section(chronicle: Chronicle, target: str, course: Course) -> str:
         plots.append(_figure("Queue lag", "How long tasks waited for a worker.", chronicle, lines, [], SECONDS))
     label = f"{_text(target)} <small>{_text(course.label)}</small>"
     return f'<section id="{_anchor(target)}"><h2>{label}</h2>\n{"".join(plots)}</section>'
+
+
+def _cpu(chronicle: Chronicle, course: Course, changes: Sequence[Mark], before: str, after: str) -> str:
+    """The CPU of one pod, where the policy names it."""
+
+    def cores(pick: Callable[[Look], int | None]) -> list[float | None]:
+        told = _over(chronicle, course, pick)
+        return [None if one is None else one / 1000 for one in told]
+
+    lines = [
+        Line("most used by one pod", "use", _over(chronicle, course, lambda look: look.cores), area=True),
+        Line(f"limit {before}", "limit before", cores(lambda look: look.cpu[0].limit)),
+        Line(f"request {before}", "request before", cores(lambda look: look.cpu[0].request)),
+        Line(f"limit {after}", "limit after", cores(lambda look: look.cpu[1].limit)),
+        Line(f"request {after}", "request after", cores(lambda look: look.cpu[1].request)),
+    ]
+    moved = [change.before.cpu != change.after.cpu for _, change in course.changes]
+    marks = [mark for mark, cpu_moved in zip(changes, moved, strict=True) if cpu_moved]
+    return _figure("CPU of one pod", "Cores in use, requested and allowed.", chronicle, lines, marks, CORES)
 
 
 def _figure(
@@ -192,6 +214,8 @@ def _difference(before: Values, after: Values) -> str:
     pairs = (
         ("request", _size(before.memory.request), _size(after.memory.request)),
         ("limit", _size(before.memory.limit), _size(after.memory.limit)),
+        ("CPU request", _cores(before.cpu.request), _cores(after.cpu.request)),
+        ("CPU limit", _cores(before.cpu.limit), _cores(after.cpu.limit)),
         ("slots", before.concurrency, after.concurrency),
         ("parsing interval", before.interval, after.interval),
         ("parsing processes", before.processes, after.processes),
@@ -205,6 +229,10 @@ def _difference(before: Values, after: Values) -> str:
 
 def _size(size: int | None) -> str:
     return "none" if size is None else readable(size)
+
+
+def _cores(millicores: int | None) -> str:
+    return "none" if millicores is None else readable_cpu(millicores)
 
 
 def _kills(chronicle: Chronicle) -> str:

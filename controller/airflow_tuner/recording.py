@@ -84,7 +84,7 @@ class Recording:
         for part in parts(self.times, PART):
             told(part)
             await self._name(part)
-            asked = [*observe.wanted(airflow=self.airflow), traces.objects(self.times.step)]
+            asked = [*observe.wanted(airflow=self.airflow, cpu=self.spec.tunes_cpu), traces.objects(self.times.step)]
             asked += questions.AIRFLOW if self.airflow else ()
             gate = asyncio.Semaphore(AT_ONCE)
             answers = dict(await asyncio.gather(*(self._gated(gate, signal, part) for signal in asked)))

@@ -183,7 +183,8 @@ def _as_set(seen: Observation) -> Observation:
         replace(
             item,
             pods=tuple(
-                replace(pod, memory=item.template, slots=None, environment=item.environment) for pod in item.pods
+                replace(pod, memory=item.template, cpu=item.stated.cpu, slots=None, environment=item.environment)
+                for pod in item.pods
             ),
         )
         for item in seen.workloads

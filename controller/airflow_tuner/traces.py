@@ -12,7 +12,7 @@ from datetime import datetime
 from airflow_tuner import api, inventory, probe, quantity
 from airflow_tuner.environment import INTERVAL, PROCESSES
 from airflow_tuner.errors import Misconfigured
-from airflow_tuner.model import Death, Memory, Pod, Values, Workload
+from airflow_tuner.model import Cpu, Death, Memory, Pod, Values, Workload
 from airflow_tuner.observe import container_id
 from airflow_tuner.prometheus import moment
 from airflow_tuner.sentence import short
@@ -31,6 +31,7 @@ _OTHERWISE = f"{_STATUS}_last_terminated_exitcode{{$container}} != {inventory.SI
 OBJECTS = {
     "limit": 'max by (pod, container) (kube_pod_container_resource_limits{resource="memory",$container})',
     "request": 'max by (pod, container) (kube_pod_container_resource_requests{resource="memory",$container})',
+    "cpu_request": 'max by (pod, container) (kube_pod_container_resource_requests{resource="cpu",$container})',
     "cpu_limit": 'max by (pod, container) (kube_pod_container_resource_limits{resource="cpu",$container})',
     "restarts": f"max by (pod, container) ({_STATUS}_restarts_total{{$container}})",
     # The reason alone does not say it: a container in which the kernel ever killed a process has it, too.
@@ -40,9 +41,9 @@ OBJECTS = {
     "allowed": "container_spec_memory_limit_bytes{$container}",
     "started": "container_start_time_seconds{$container}",
 }
-"""What is asked for beside the operator's own questions; the first six are kube-state-metrics'."""
+"""What is asked for beside the operator's own questions; the first seven are kube-state-metrics'."""
 
-OF_PODS = ("limit", "request", "cpu_limit", "restarts", "killed")
+OF_PODS = ("limit", "request", "cpu_request", "cpu_limit", "restarts", "killed")
 """Those of them that are about the container of a pod, whichever it is."""
 
 _POD = re.compile(r"(.+?)(-[a-z0-9]{6,10}-[a-z0-9]{5}|-[0-9]+)")
@@ -65,6 +66,8 @@ class Stated:
     """It has no limit."""
     unrequested: bool = False
     """It has no request."""
+    cpu: Cpu | None = None
+    """`None`: nothing is said of it."""
     values: Values = field(default_factory=Values)
     queues: tuple[str, ...] = ()
 
@@ -93,10 +96,16 @@ def _with(found: Stated, name: str, value: str) -> Stated:
     if name == "request":
         size = None if value == "none" else quantity.parse(value)
         return replace(found, memory=replace(found.memory, request=size), unrequested=size is None)
+    if name in {"cpu", "cpu-limit"}:
+        cpu = found.cpu or Cpu()
+        size = None if value == "none" else quantity.millicores(value)
+        return replace(found, cpu=replace(cpu, **{"request" if name == "cpu" else "limit": size}))
     if name == "queues":
         return replace(found, queues=tuple(value.split("+")))
     if name not in {"slots", "interval", "processes"}:
-        msg = f"there is no {short(name)!r}; there are limit, request, slots, queues, interval, processes"
+        msg = (
+            f"there is no {short(name)!r}; there are limit, request, cpu, cpu-limit, slots, queues, interval, processes"
+        )
         raise ValueError(msg)
     number = int(value)
     if number < 1:
@@ -124,6 +133,8 @@ class _Trace:
     restarts: int | None = None
     """As kube-state-metrics told last."""
     memory: Memory | None = None
+    """The same."""
+    cpu: Cpu | None = None
     """The same."""
     allowed: int | None = None
     """The limit that cAdvisor tells, in bytes; 0: none."""
@@ -171,7 +182,7 @@ class Traces:
                     trace.allowed = round(by_id["allowed"][one])
                 pod = _pod(key[0], _uid(item), trace, guaranteed=key[0] in guaranteed)
                 found.setdefault((made[1], kind), []).append((key[1], pod))
-        return tuple(self._workload(name, kind, found, told["cpu_limit"]) for name, kind in self._chosen(found))
+        return tuple(self._workload(name, kind, found) for name, kind in self._chosen(found))
 
     def _newest(self, at: datetime, sampled: Iterable[Series]) -> dict[Key, Series]:
         """By pod the series of its last container: those of its predecessors linger for minutes."""
@@ -204,41 +215,40 @@ class Traces:
         )
         return sorted(chosen, key=lambda key: (inventory.COMPONENTS.index(key[1]), key[0]))
 
-    def _workload(
-        self, name: str, kind: str, found: Mapping[Key, list[tuple[str, Pod]]], cores: Mapping[Key, float]
-    ) -> Workload:
+    def _workload(self, name: str, kind: str, found: Mapping[Key, list[tuple[str, Pod]]]) -> Workload:
         release = self.spec.airflow.release or ""
         alone = sum(other == kind for _, other in found) == 1
         target = inventory.target_of(name, kind, release, alone=alone)
         told = self.stated.get(target, Stated())
         environment = _environment(kind, told.values, self.line)
-        pods = [replace(self._filled(pod, target, told), environment=environment) for _, pod in found[name, kind]]
-        pods.sort(key=lambda pod: pod.name)
-        template = max(pods, key=lambda pod: (pod.created, pod.name)).memory
-        container = found[name, kind][0][0]
+        named = self.spec.cpu(kind, target, name) is not None
+        pods = [self._filled(pod, target, told, named=named) for _, pod in found[name, kind]]
+        pods = sorted((replace(pod, environment=environment) for pod in pods), key=lambda pod: pod.name)
+        newest = max(pods, key=lambda pod: (pod.created, pod.name))
+        template, cpu = newest.memory, newest.cpu
         return Workload(
             target=target,
             component=kind,
             kind="StatefulSet" if re.search(r"-[0-9]+$", pods[0].name) else "Deployment",
             name=name,
-            container=container,
+            container=found[name, kind][0][0],
             pod_labels={"component": kind, "release": release},
-            requests={} if template.request is None else {"memory": f"{template.request}"},
-            limits={} if template.limit is None else {"memory": f"{template.limit}"},
+            requests=_written(template.request, cpu.request),
+            limits=_written(template.limit, cpu.limit),
             template=template,
             pods=tuple(pods),
             environment=environment,
             names=frozenset(environment),
             probe=_probe(kind),
-            stated=told.values,
+            stated=replace(told.values, cpu=cpu),
             queues=told.queues or (target.removeprefix("worker/"),),
             replicas=len(pods),
-            cpu_limit=max((cores[pod.name, container] for pod in pods if (pod.name, container) in cores), default=None),
+            cpu_limit=None if cpu.limit is None else cpu.limit / 1000,
             grace=CHARTS_GRACE if kind == "worker" else 30,
         )
 
-    def _filled(self, pod: Pod, target: str, told: Stated) -> Pod:
-        """With the memory that is stated, where nothing tells it."""
+    def _filled(self, pod: Pod, target: str, told: Stated, *, named: bool) -> Pod:
+        """With what is stated, where nothing tells it. `named`: the policy names its CPU."""
         trace = self._pods[pod.uid]
         if trace.memory is not None:
             return pod
@@ -250,18 +260,22 @@ class Traces:
             unknown.add("limit")
         if request is None and not told.unrequested:
             unknown.add("request")
-        memory = Memory(request, limit)
-        return replace(pod, memory=memory, running=memory)
+        if named and told.cpu is None:
+            unknown.add("cpu")
+        memory, cpu = Memory(request, limit), told.cpu or Cpu()
+        return replace(pod, memory=memory, running=memory, cpu=cpu, running_cpu=cpu)
 
 
 def _pod(name: str, uid: str, trace: _Trace, *, guaranteed: bool) -> Pod:
-    memory = trace.memory or Memory()
+    memory, cpu = trace.memory or Memory(), trace.cpu or Cpu()
     return Pod(
         name=name,
         uid=uid,
         created=min(trace.born, trace.begun or trace.born),
         memory=memory,
         running=memory,
+        cpu=cpu,
+        running_cpu=cpu,
         container_id=trace.container,
         started=trace.begun,
         deaths=trace.containers - 1 if trace.restarts is None else trace.restarts,
@@ -275,10 +289,21 @@ def _count(trace: _Trace, at: datetime, facts: Mapping[str, float]) -> None:
     if "restarts" not in facts:
         return
     trace.memory = Memory(*(round(facts[part]) if part in facts else None for part in ("request", "limit")))
+    trace.cpu = Cpu(*(_millicores(facts.get(part)) for part in ("cpu_request", "cpu_limit")))
     restarts = round(facts["restarts"])
     if trace.restarts is not None and restarts > trace.restarts:
         trace.death = Death(restarts, at) if "killed" in facts else None
     trace.restarts = restarts
+
+
+def _millicores(cores: float | None) -> int | None:
+    return None if cores is None else round(cores * 1000) or None
+
+
+def _written(memory: int | None, cpu: int | None) -> dict[str, str]:
+    """As a template has it."""
+    told = {"memory": None if memory is None else f"{memory}", "cpu": None if cpu is None else quantity.cpu(cpu)}
+    return {name: text for name, text in told.items() if text is not None}
 
 
 def _key(item: Series) -> Key:

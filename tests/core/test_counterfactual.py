@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from airflow_tuner import api
 from airflow_tuner.counterfactual import Counterfactual, Kill, remembered
-from airflow_tuner.history import History, hour_of
-from airflow_tuner.model import Observation, Pod, Values, Workload
+from airflow_tuner.history import History, hour_of, of_cpu
+from airflow_tuner.model import Cpu, Observation, Pod, Values, Workload
 from airflow_tuner.outcome import outcome
 from airflow_tuner.workgroup import in_force
 from core.worlds import MI, NOW, airflow, memory, observed, pod, slots_spec, spec, tasks, usage, worker
@@ -24,16 +24,22 @@ class Told:
     """A past of one worker that was set to 1024 MiB, from minute to minute."""
 
     def __init__(
-        self, policy: api.Spec, *, live: bool = False, slots: int | None = None, template: int | None = 1024
+        self,
+        policy: api.Spec,
+        *,
+        live: bool = False,
+        slots: int | None = None,
+        template: int | None = 1024,
+        cpu: Cpu | None = None,
     ) -> None:
         self.policy, self.prior, self.past = policy, api.Status(), Counterfactual(live=live)
-        self.minute, self.slots, self.template = 0, slots, template
+        self.minute, self.template, self.stated = 0, template, Values(concurrency=slots, cpu=cpu or Cpu())
         self.kills: list[Kill] = []
 
     def look(self, *pods: Pod, held: float | None = None, **more: Any) -> Observation:  # noqa: ANN401 - any field
         """A minute passes, and what is decided comes into force. `held`: MiB."""
         self.minute += 1
-        workload = worker(*(pods or (pod(),)), limit=self.template, stated=Values(concurrency=self.slots))
+        workload = worker(*(pods or (pod(),)), limit=self.template, stated=self.stated)
         seen = replace(observed(workload, **more), at=NOW + timedelta(minutes=self.minute))
         shown, kills = self.past.shown(seen, {} if held is None else {NAME: held * MI})
         self.kills += kills
@@ -150,6 +156,22 @@ def test_a_pod_that_is_born_later_has_what_was_decided_and_one_with_another_temp
     other = worker(pod(uid="new", limit=3000, **born), limit=3000)
     shown_by, _ = told.past.shown(observed(other), {})
     assert only(shown_by).memory == memory(512, 3000)
+
+
+def test_cpu_is_carried_out_too_where_the_policy_names_it() -> None:
+    workers = [{"name": "*", "memory": {"min": "512Mi", "max": "4Gi"}, "cpu": {"min": "100m", "max": "4"}}]
+    told = Told(spec(workers=workers, changes={"releases": True}), cpu=Cpu(2000, None))
+    quiet = pod(usage=usage(anonymous=300, cpu=0.2), cpu=Cpu(2000, None), running_cpu=Cpu(2000, None))
+    hours = {name: History(hour_of(NOW) - 200, (most,) * 200) for name, most in ((of_cpu("worker/default"), 200),)}
+    told.look(quiet, histories=hours)
+    shown = only(told.look(quiet, histories=hours))
+    assert shown.cpu == shown.running_cpu
+    assert 200 <= (shown.cpu.request or 0) < 500
+    assert shown.resized
+    born = replace(quiet, uid="new", created=NOW + timedelta(minutes=3))
+    assert only(told.look(born, histories=hours)).cpu == shown.cpu
+    other = replace(quiet, cpu=Cpu(3000, None), running_cpu=Cpu(3000, None))
+    assert only(told.look(other, histories=hours)).cpu == Cpu(3000, None), "its user has changed it in place"
 
 
 def flowing(queued: int, running: int) -> Mapping[str, Any]:

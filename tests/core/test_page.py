@@ -17,7 +17,7 @@ from airflow_tuner.counterfactual import Kill
 from airflow_tuner.fleet import scenarios
 from airflow_tuner.fleet.loads import Burst, Load
 from airflow_tuner.fleet.scenarios import Scenario
-from airflow_tuner.model import Change, Finding, Severity, Values
+from airflow_tuner.model import Change, Cpu, Finding, Severity, Values
 from airflow_tuner.plot import Axis, Line, Mark
 from core.worlds import MI, NOW, memory
 
@@ -121,10 +121,10 @@ def test_who_does_not_see_the_plots_is_told_what_is_in_them() -> None:
 
 def test_a_change_is_a_mark_and_a_row_that_says_only_what_differs() -> None:
     chronicle = told(LOOK)
-    moved = change(Values(memory(512, 1024), 4), Values(memory(512, 2048), 8), "More was needed.")
+    moved = change(Values(memory(512, 1024), 4), Values(memory(512, 2048), 8, cpu=Cpu(250)), "More was needed.")
     chronicle.note(NOW + MINUTE, {"worker/default": ("StatefulSet/w", LOOK)}, [moved], ())
     text = page.rendered(chronicle)
-    assert '<td class="values">limit 1024 MiB → 2048 MiB<br>slots 4 → 8</td>' in text
+    assert '<td class="values">limit 1024 MiB → 2048 MiB<br>CPU request none → 0.25 cores<br>slots 4 → 8</td>' in text
     # In the plot of memory and in that of slots.
     assert text.count("OutOfMemory: More was needed.</title>") == 2
 

@@ -7,7 +7,7 @@ import pytest
 
 from airflow_tuner import api, quantity
 from airflow_tuner.errors import Misconfigured
-from airflow_tuner.model import Memory, Pod, Workload
+from airflow_tuner.model import Cpu, Memory, Pod, Workload
 from airflow_tuner.signals import Series
 from airflow_tuner.traces import Stated, Traces, stated
 from core.worlds import MI, NOW, spec
@@ -40,11 +40,15 @@ def only(workloads: tuple[Workload, ...]) -> Pod:
 
 def test_a_pod_is_of_its_workload_and_has_what_kube_state_metrics_says() -> None:
     traces = Traces(spec(), {})
-    values = told(container("airflow-worker-0"), limit=2 * MI, request=MI, restarts=0, cpu_limit=2.0)
+    values = told(container("airflow-worker-0"), limit=2 * MI, request=MI, restarts=0, cpu_request=0.5, cpu_limit=2)
     (worker,) = looked(traces, 0, values)
     assert (worker.target, worker.label, worker.container) == ("worker/default", "StatefulSet/airflow-worker", "worker")
     assert worker.template == only((worker,)).running == Memory(MI, 2 * MI)
-    assert worker.cpu_limit == 2
+    assert (worker.cpu_limit, worker.stated.cpu, only((worker,)).cpu) == (2, Cpu(500, 2000), Cpu(500, 2000))
+    assert (worker.requests, worker.limits) == (
+        {"memory": f"{MI}", "cpu": "500m"},
+        {"memory": f"{2 * MI}", "cpu": "2000m"},
+    )
     assert traces.unknown == {}
     assert traces.objects_known
 
@@ -155,6 +159,17 @@ def test_what_is_stated_is_what_the_template_would_say() -> None:
 def test_what_is_stated_in_another_form_is_refused(text: str) -> None:
     with pytest.raises(Misconfigured, match="It has the form worker/default=limit:2Gi"):
         stated(text)
+
+
+def test_cpu_must_be_stated_only_where_the_policy_names_it() -> None:
+    workers = [{"name": "*", "memory": {"min": "1Mi", "max": "1Gi"}, "cpu": {"min": "100m", "max": "4"}}]
+    one, size = container("airflow-worker-0"), "worker/default=limit:1Mi,request:1Mi"
+    traces = Traces(spec(workers=workers), dict([stated(size)]))
+    looked(traces, 0, told(one))
+    assert traces.unknown == {"worker/default": {"cpu"}}
+    traces = Traces(spec(workers=workers), dict([stated(f"{size},cpu:250m,cpu-limit:1")]))
+    assert only(looked(traces, 0, told(one))).running_cpu == Cpu(250, 1000)
+    assert traces.unknown == {"worker/default": set()}
 
 
 def test_none_is_stated_as_such() -> None:

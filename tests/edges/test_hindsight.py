@@ -31,7 +31,7 @@ from testbed.commands import run
 from testbed.processes import Area, free_port
 from testbed.programs import program
 from testbed.prometheus import Prometheus
-from testbed.weeks_past import MI, Past
+from testbed.weeks_past import CORES, MI, Past
 
 DAY, HOUR = 86400, 3600
 SPAN = {"start", "end", "step"}
@@ -59,7 +59,7 @@ metadata: {name: fortnight, namespace: airflow}
 spec:
   airflow: {release: airflow, version: "3"}
   workers:
-  - {name: default, memory: {min: 512Mi, max: 8Gi}, concurrency: {min: 2, max: 16}}
+  - {name: default, memory: {min: 512Mi, max: 8Gi}, cpu: {min: 100m, max: "4"}, concurrency: {min: 2, max: 16}}
   scheduler: {memory: {min: 256Mi, max: 2Gi}}
   celery: {brokerSecretRef: {name: broker-url}}
   changes: {releases: true}
@@ -154,6 +154,19 @@ def test_a_week_on_less_is_requested_and_the_rest_of_the_policy_is_told_too(fort
     assert {*fortnight.chronicle.courses} == {"worker/default", "scheduler"}, "the policy names no other"
 
 
+def test_less_cpu_is_requested_where_the_policy_names_it(fortnight: Told) -> None:
+    cores = fortnight.sums.cores
+    assert cores is not None
+    assert cores[0] == pytest.approx(14 * 24 * 3 * CORES)
+    assert cores[1] < 0.9 * cores[0]
+    scheduler = fortnight.chronicle.courses["scheduler"]
+    assert sums(fortnight.chronicle, scheduler).cores is None
+    (moved, *_) = [change for _, change in fortnight.workers.changes if change.before.cpu != change.after.cpu]
+    assert moved.before.cpu.request == 1000 * CORES
+    assert f"instead of {cores[0]:,.0f} (" in digest.text(fortnight.chronicle)
+    assert "CPU of one pod" in page.rendered(fortnight.chronicle)
+
+
 def test_the_kills_that_happened_are_those_of_the_story(fortnight: Told, past: Past) -> None:
     happened = [kill for kill in fortnight.workers.kills if kill.happened]
     assert len(past.kills) == len(happened) == 2
@@ -215,8 +228,9 @@ def test_without_kube_state_metrics_it_asks_for_what_it_cannot_know(
     result = command(source.url, tmp_path, *words)
     assert result.exit_code == 2
     assert "State it as it was" in result.stderr
-    assert "--workload worker/default=limit:2Gi,request:1Gi" in result.stderr
-    own = ["--workload", "worker/default=limit:4Gi,request:2Gi", "--workload", "scheduler=limit:1Gi,request:none"]
+    assert "--workload worker/default=cpu:500m,limit:2Gi,request:1Gi" in result.stderr
+    assert "--workload scheduler=limit:2Gi,request:1Gi" in result.stderr, "its CPU is not named"
+    own = ["--workload", "worker/default=limit:4Gi,request:2Gi,cpu:2", "--workload", "scheduler=limit:1Gi,request:none"]
     result = command(source.url, tmp_path, *words, *own)
     assert result.exit_code == 0, result.stderr
     assert "instead of 36.0 (" in result.stdout, "6 hours of 3 x 2 GiB"
@@ -340,7 +354,7 @@ def test_what_is_there_now_and_was_not_then_is_said_to_be_so() -> None:
         (["--since", "5m"], "that must make 2 to 100000 looks"),
         (["--until", "noon"], "--until 'noon' is no time such as 2026-11-28T12:00Z."),
         (["--workload", "worker/default=slots:many"], "It has the form worker/default=limit:2Gi,request:1Gi,slots:16."),
-        (["--workload", "worker/default=colour:red"], "there is no 'colour'; there are limit, request, slots"),
+        (["--workload", "worker/default=colour:red"], "there is no 'colour'; there are limit, request, cpu"),
         (["--html", "/nowhere/report.html"], "/nowhere is no folder that can be written to"),
     ],
 )

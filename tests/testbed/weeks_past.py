@@ -17,6 +17,9 @@ MINUTE = 60
 SELDOM = 4
 """Minutes between two samples of what seldom changes; Prometheus takes a sample for present for five."""
 
+CORES = 2
+"""Cores that each container requests; none has a limit."""
+
 SINGLES = {"scheduler": (200.0, 0.3), "dag-processor": (250.0, 0.4)}
 """Components of one pod: MiB and cores."""
 
@@ -136,6 +139,7 @@ def _objects(pod: str, container: str, limit: int, deaths: int) -> Iterator[tupl
     sized = {**own, "resource": "memory", "unit": "byte"}
     yield "kube_pod_container_resource_limits", sized, limit * MI
     yield "kube_pod_container_resource_requests", sized, limit * MI
+    yield "kube_pod_container_resource_requests", {**own, "resource": "cpu", "unit": "core"}, CORES
     yield "kube_pod_container_status_restarts_total", own, deaths
     if deaths:
         yield "kube_pod_container_status_last_terminated_reason", {**own, "reason": "OOMKilled"}, 1
