@@ -13,9 +13,8 @@ from airflow_tuner.broker import Broker
 from airflow_tuner.cluster import Cluster, NotFound, path
 from airflow_tuner.errors import Refused, Stale, TunerError
 from airflow_tuner.model import Decision, Memory, Pod, TargetDecision
-from airflow_tuner.past import from_tuned
 from airflow_tuner.restarts import Waiting
-from airflow_tuner.status import needs_resize, needs_slots, resized
+from airflow_tuner.status import meant, needs_resize, needs_slots, resized
 
 AT_ONCE = 8
 """Most workers whose slots are changed in one turn."""
@@ -51,8 +50,7 @@ async def resize(
                 refusals[pod.name] = NO_ROOM
             steps = _withdrawn(target, pod) if bare else _steps(target, pod)
             try:
-                for step in steps:
-                    await _patch(cluster, namespace, target, pod, step)
+                await _ask(cluster, namespace, target, pod, steps)
                 asked += bool(steps)
             except NotFound:
                 continue
@@ -125,7 +123,7 @@ def _no_room(target: TargetDecision, pod: Pod, now: datetime) -> bool:
     """A resize of the pod waits for room on its node, and has done so for long, or stands in a limit's way."""
     if pod.deferred is None:
         return False
-    desired = from_tuned(target.tuned) or Memory()
+    desired = meant(target, pod) or Memory()
     return now - pod.deferred >= DEFERRED or (pod.memory.limit or 0) < (desired.limit or 0)
 
 
@@ -136,7 +134,7 @@ def _withdrawn(target: TargetDecision, pod: Pod) -> list[Resources]:
     """
     if pod.running is None:
         return []
-    desired, running = from_tuned(target.tuned) or Memory(), pod.running
+    desired, running = meant(target, pod) or Memory(), pod.running
     limit = running.limit if pod.guaranteed else max(desired.limit or 0, running.limit or 0)
     wanted = Memory(running.request, limit)
     return [] if pod.memory == wanted else [{"limits": limit or 0, "requests": running.request or 0}]
@@ -152,6 +150,19 @@ def _steps(target: TargetDecision, pod: Pod) -> list[Resources]:
         # The limit first: a request that the node cannot hold would defer the whole resize.
         return [{"limits": limit}, {"requests": request}]
     return [{"limits": limit, "requests": request}]
+
+
+async def _ask(cluster: Cluster, namespace: str, target: TargetDecision, pod: Pod, steps: list[Resources]) -> None:
+    """Take the steps; where one is refused, all of them at once: a LimitRange may bind the limit to the request."""
+    try:
+        for step in steps:
+            await _patch(cluster, namespace, target, pod, step)
+    except NotFound:
+        raise
+    except Refused:
+        if len(steps) == 1:
+            raise
+        await _patch(cluster, namespace, target, pod, {kind: size for step in steps for kind, size in step.items()})
 
 
 async def _patch(cluster: Cluster, namespace: str, target: TargetDecision, pod: Pod, step: Resources) -> None:

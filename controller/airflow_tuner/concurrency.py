@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from airflow_tuner import api, environment, lag, quantity, runaway, stranded
+from airflow_tuner import allowance, api, environment, lag, quantity, runaway, stranded
 from airflow_tuner.footprint import GROWN, Footprint, footprint
 from airflow_tuner.lag import Flow
 from airflow_tuner.model import Kill, Memory, Observation, Pod, Values, Workload
@@ -143,8 +143,10 @@ def _untouchable(workload: Workload, pods: Sequence[Pod], slots: int | None) -> 
     return "" if pods else "No worker runs."
 
 
-def fewer(workload: Workload, before: Values, limits: api.Concurrency, own: Sequence[Kill], slots: int) -> Step | None:
-    """After a kill at the policy's largest limit: fewer slots, down to the policy's minimum."""
+def fewer(
+    workload: Workload, before: Values, limits: api.Concurrency, own: Sequence[Kill], slots: int, bounds: Bounds
+) -> Step | None:
+    """After a kill at the largest limit there is: fewer slots, down to the policy's minimum."""
     after = max(limits.min, min(limits.max, slots - 1, math.floor(FEWER * slots)))
     if after >= slots or workload.referenced & {*SET}:
         return None
@@ -153,8 +155,16 @@ def fewer(workload: Workload, before: Values, limits: api.Concurrency, own: Sequ
         replace(before, concurrency=after),
         "MemoryBound",
         f"Slots {slots} -> {after} for each worker of {short(workload.label)}: {killed} for memory at a limit of "
-        f"{_limit(before.memory)}, the policy's maximum. Fewer tasks at once leave more memory to each.",
+        f"{readable(max(kill.limit or 0 for kill in own))}, {_largest(own, bounds)}. Fewer tasks at once leave more "
+        "memory to each.",
     )
+
+
+def _largest(own: Sequence[Kill], bounds: Bounds) -> str:
+    """Why it is no more."""
+    if max(kill.limit or 0 for kill in own) < bounds.max:
+        return f"and the node {short(own[0].pod.node)} has no more"
+    return f"and no more is to be had: {bounds.holder}" if bounds.holder else "the policy's maximum"
 
 
 def _present(spec: api.Spec, workload: Workload, pods: Sequence[Pod], before: Values) -> int | None:
@@ -263,7 +273,8 @@ def _more(group: _Group, found: Flow, carried: Footprint, reached: int, room: in
         bound = f" The largest step is {percent} %."
     elif after < found.demand:
         most_of_all = f" concurrency.max is {after}." if after == group.limits.max else " core.parallelism binds."
-        bound = f" Memory ends at {room} slots." if after == room else most_of_all
+        ends = f" Memory ends at {room} slots{f': {group.bounds.holder}' if group.bounds.holder else ''}."
+        bound = ends if after == room else most_of_all
     why = (
         f"Slots {slots} -> {after}{limit} {group.of}: {found.told} Demand: {found.running} running and {found.waiting} "
         f"waiting tasks {found.lasting} ask for {found.demand} slots in each worker.{bound} Memory: "
@@ -282,14 +293,14 @@ def _no_more(group: _Group, found: Flow, tasks: Tasks, carried: Footprint, *, sh
     if short_of_memory and room < carried.most(group.bounds.max, slots):
         return (
             "MemoryBound",
-            f"{stay}, because with more than {room} it was killed for memory at a limit of memory.max = "
-            f"{readable(group.bounds.max)}. Raise memory.max, or add workers.",
+            f"{stay}, because with more than {room} it was killed for memory at a limit of {group.bounds.named}. "
+            f"{group.bounds.remedy}, or add workers.",
         )
     if short_of_memory:
         return (
             "MemoryBound",
-            f"{stay}, because memory ends there: {carried} must fit memory.max = {readable(group.bounds.max)}, which "
-            f"carries {room}. Raise memory.max, or add workers.",
+            f"{stay}, because memory ends there: {carried} must fit {group.bounds.named}, which carries {room}. "
+            f"{group.bounds.remedy}, or add workers.",
         )
     if group.limits.max <= slots:
         return "SlotsAtMaximum", f"{stay}: concurrency.max is {group.limits.max}. Raise it, or add workers."
@@ -303,7 +314,12 @@ def _no_more(group: _Group, found: Flow, tasks: Tasks, carried: Footprint, *, sh
 def _room(group: _Group, carried: Footprint) -> int:
     """Slots that memory.max carries: as the model says, and as kills at that limit have shown."""
     room, endured, at = carried.most(group.bounds.max, group.slots), group.past.endured, group.past.endured_at
-    if endured is None or endured.concurrency is None or (endured.memory.limit or 0) < group.bounds.max:
+    if endured is None or endured.concurrency is None:
+        return room
+    had = group.before.memory.limit or 0
+    # On a node without room for the limit the kill comes again.
+    full = any(most < had for most in allowance.rooms(group.workload, group.seen).values())
+    if (endured.memory.limit or 0) < group.bounds.max and not full:
         return room
     if at is not None and group.seen.at - at > ENDURED:
         return room

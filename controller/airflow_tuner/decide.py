@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from airflow_tuner import api, concurrency, environment, kills, local, parsing, quantity, sizing, steps
+from airflow_tuner import allowance, api, concurrency, environment, kills, local, parsing, quantity, sizing, steps
 from airflow_tuner.footprint import Footprint, footprint
 from airflow_tuner.model import Change, Decision, Kill, Memory, Observation, TargetDecision, Values, Workload
 from airflow_tuner.past import PAUSED, adopted, completed, from_tuned, largest, remembered, whole
@@ -41,6 +41,7 @@ def decide(spec: api.Spec, seen: Observation, prior: api.Status, *, identity: st
         if bounds is not None:
             item = item_of(spec, bounds, workload, seen, prior)
             targets.append(_target(item, identity, paused=paused))
+            seen = allowance.taken(seen, targets[-1])
     held = paused and spec.mode is api.Mode.ENFORCE
     return Decision(tuple(targets), () if held else _released(spec, seen, prior, targets, identity))
 
@@ -51,6 +52,7 @@ class Item:
 
     spec: api.Spec
     bounds: Bounds
+    """The policy's, and within them what quotas, limit ranges and nodes leave."""
     workload: Workload
     """With its template in whole MiB."""
     past: Past
@@ -59,6 +61,11 @@ class Item:
     seen: Observation
     ruled_by: str = ""
     """The autoscaler that this target is left to, though the mode is Enforce."""
+
+    @functools.cached_property
+    def rooms(self) -> Mapping[str, int]:
+        """The most that a pod's limit may be raised to on its node, by pod, where that is known."""
+        return allowance.rooms(self.workload, self.seen)
 
     @functools.cached_property
     def slots(self) -> concurrency.Assessment:
@@ -125,6 +132,7 @@ def item_of(spec: api.Spec, bounds: Bounds, workload: Workload, seen: Observatio
         request = largest(before.memory.request, least.request)
         limit = largest(before.memory.limit, least.limit)
         before = replace(before, memory=Memory(request, limit))
+    bounds = allowance.narrowed(bounds, workload, before.memory, seen, equal=sizing.equal(spec, workload))
     return Item(spec, bounds, workload, past, before, seen, ruler)
 
 
@@ -164,7 +172,9 @@ def _target(item: Item, identity: str, *, paused: bool) -> TargetDecision:
     tuned = _tuned(item, desired, change) if wanted else None
     moved = change is not None and change.before.concurrency != change.after.concurrency
     decided = moved or past.slots_changed is not None
-    return TargetDecision(workload, item.bounds.where, desired, why, answered, change, tuned, decided)
+    limit = desired.memory.limit or 0
+    rooms = {name: most for name, most in item.rooms.items() if most < limit}
+    return TargetDecision(workload, item.bounds.where, desired, why, answered, change, tuned, decided, rooms)
 
 
 def next_step(item: Item, fresh: Sequence[Kill]) -> tuple[Step | None, bool]:
@@ -182,8 +192,11 @@ def next_step(item: Item, fresh: Sequence[Kill]) -> tuple[Step | None, bool]:
         return step, False
     if past.refused is not None and past.refused <= now < past.refused + steps.REFUSED:
         return None, bool(fresh)
+    if bounds.closed:
+        return None, bool(fresh)
     own, nodes = [kill for kill in fresh if not kill.of_node], [kill for kill in fresh if kill.of_node]
-    step = steps.urgent(bounds, workload, past, before, own, now) or (_fewer(item, own) if own else None)
+    step = _fewer(item, own) if own and all(_stuck(item, kill) for kill in own) else None
+    step = step or steps.urgent(bounds, workload, past, before, own, now) or (_fewer(item, own) if own else None)
     if step is not None:
         return step, False
     step, waits = steps.usual(spec, bounds, workload, past, before, nodes, now)
@@ -215,10 +228,16 @@ def _fewer(item: Item, own: Sequence[Kill]) -> Step | None:
     full = [
         kill
         for kill in own
-        if (kill.limit or 0) >= item.bounds.max and (concurrency.in_force(kill.pod, item.workload) or slots) <= slots
+        if ((kill.limit or 0) >= item.bounds.max or _stuck(item, kill))
+        and (concurrency.in_force(kill.pod, item.workload) or slots) <= slots
     ]
-    step = concurrency.fewer(item.workload, item.before, entry.concurrency, full, slots) if full else None
+    step = concurrency.fewer(item.workload, item.before, entry.concurrency, full, slots, item.bounds) if full else None
     return _whole_entry(item, step)
+
+
+def _stuck(item: Item, kill: Kill) -> bool:
+    """Its pod cannot have more where it runs, though others may."""
+    return (kill.limit or 0) >= item.rooms.get(kill.pod.name, item.bounds.max + 1)
 
 
 def _given(tuned: api.Tuned | None, workload: Workload, line: str | None) -> Values:

@@ -116,6 +116,8 @@ def _memory(found: TargetDecision, item: decide.Item, bounds: str) -> Iterator[t
         yield "in force", f"{_sizes(memory)} in {counted(running.count(memory), 'pod', 'pods')}"
     yield "decided", _sizes(found.desired.memory)
     yield "bounds", f"{bounds} ({found.bounds})"
+    if item.bounds.holder:
+        yield "room", f"{readable(item.bounds.max)} at most: {item.bounds.holder}"
     peaks = [pod.usage.peak.value for pod in workload.living if pod.usage.peak is not None]
     if peaks:
         yield "peak", f"{readable(int(max(peaks)))} since the container started, page cache included"

@@ -23,6 +23,7 @@ from airflow_tuner.observe import process_kills
 from airflow_tuner.prometheus import Prometheus
 from airflow_tuner.reconcile import Turn
 from airflow_tuner.recorder import Recorder
+from airflow_tuner.rooms import Rooms
 from airflow_tuner.settings import Settings
 
 PULSE = 3.0
@@ -104,6 +105,7 @@ class Policies:
         self.sources = {name: Prometheus(name, source) for name, source in settings.sources.items()}
         self.brokers = Brokers(cluster)
         self.autoscalers = Autoscalers(cluster)
+        self.rooms = Rooms(cluster)
         self.recorder = Recorder(cluster, settings.identity)
         self._tasks: dict[tuple[str, str], tuple[int, asyncio.Event, asyncio.Task[None]]] = {}
         self._stopped = False
@@ -155,6 +157,7 @@ class Policies:
             name,
             lambda: datetime.now(UTC),
             self.autoscalers,
+            self.rooms,
             self.exporter,
         )
         async with asyncio.TaskGroup() as group:

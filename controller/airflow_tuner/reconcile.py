@@ -25,6 +25,7 @@ from airflow_tuner.observe import Counts, counts, observe
 from airflow_tuner.outcome import outcome
 from airflow_tuner.prometheus import Prometheus
 from airflow_tuner.recorder import Recorder
+from airflow_tuner.rooms import Rooms
 
 Clock = Callable[[], datetime]
 Object = dict[str, Any]
@@ -83,6 +84,8 @@ class Known:
     """The metrics source is still asked for more of it."""
     witnessed: witness.Memory = witness.NOTHING
     """What tasks were seen to run at the last looks."""
+    rooms: Rooms | None = None
+    """Where to ask what its namespace and nodes have room for; `None`: that is not looked at."""
 
 
 NOTHING = Known()
@@ -108,6 +111,8 @@ async def look(
         histories=known.histories,
         reading=known.reading,
     )
+    if known.rooms is not None:
+        seen = replace(seen, room=await known.rooms.of(metadata["namespace"], seen.workloads, now))
     witnessed = witness.noted(known.witnessed, seen)
     seen = replace(seen, ran=witnessed.ran)
     if known.memory is not None:
@@ -135,6 +140,8 @@ class Turn:
     clock: Clock
     autoscalers: Autoscalers | None = None
     """`None`: they are not looked at."""
+    rooms: Rooms | None = None
+    """`None`: it is not looked at."""
     exporter: Exporter = field(default_factory=Exporter)
     spec: api.Spec | None = None
     """The spec of the last turn."""
@@ -219,6 +226,7 @@ class Turn:
             histories=self.archive.histories,
             reading=bool(self.archive.unread),
             witnessed=self.witnessed,
+            rooms=self.rooms,
         )
         told = await look(self.cluster, self.sources, self.brokers, policy, now, known)
         self.witnessed = told.witnessed
@@ -250,6 +258,8 @@ class Turn:
         asked, self.refusals = await actuator.resize(
             self.cluster, self.namespace, told.decision, self.waits, told.seen.at
         )
+        if asked and self.rooms is not None:
+            self.rooms.changed(self.namespace)
         self.waits = {uid: at for uid, at in self.waits.items() if told.seen.at - at < actuator.ROOM_AGAIN}
         celery = told.spec.celery if not told.seen.broker else None
         broker = None if celery is None else self.brokers.last(self.namespace, celery.broker_secret_ref)

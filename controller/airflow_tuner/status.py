@@ -135,7 +135,7 @@ def resized(target: TargetDecision, pod: Pod) -> Memory | None:
     that a resize would restart, gets its values at its next creation. It keeps more than was decided where somebody
     else gave it that, or where it holds too much to give it back now.
     """
-    desired = from_tuned(target.tuned)
+    desired = meant(target, pod)
     if desired is None or pod.ending or pod.memory.limit is None or desired.limit is None:
         return None
     ours = bool(pod.decision) or pod.resized or whole(pod.memory) == target.workload.template
@@ -144,6 +144,14 @@ def resized(target: TargetDecision, pod: Pod) -> Memory | None:
     if lowerable(pod, desired.limit) and (not pod.guaranteed or desired.request == desired.limit):
         return desired
     return Memory(max(desired.request or 0, pod.memory.request or 0), max(desired.limit, pod.memory.limit))
+
+
+def meant(target: TargetDecision, pod: Pod) -> Memory | None:
+    """What was decided, as far as the pod's node has room for it; `None`: nothing is tuned."""
+    desired, most = from_tuned(target.tuned), target.rooms.get(pod.name)
+    if desired is None or most is None or desired.limit is None or desired.limit <= most:
+        return desired
+    return Memory(min(desired.request or 0, most), most)
 
 
 def lowerable(pod: Pod, limit: int) -> bool:

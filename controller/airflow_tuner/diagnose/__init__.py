@@ -24,6 +24,7 @@ from airflow_tuner.diagnose import (
     ownership,
     scheduling,
     setup,
+    shortage,
     sources,
     waiting,
 )
@@ -58,6 +59,7 @@ CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     headroom.concurrency_exceeds_memory,  # who may die next
     executors.scheduler_exceeds_memory,
     headroom.memory_headroom_low,
+    shortage.memory_room_short,  # and could not be helped
     hogs.task_memory_hog,  # by whose doing
     growth.memory_leak_suspected,
     memory.limits_missing,  # or take others along
