@@ -10,7 +10,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from airflow_tuner import allowance, api, concurrency, environment, kills, local, parsing, quantity, sizing, steps
+from airflow_tuner import (
+    allowance,
+    api,
+    budget,
+    concurrency,
+    environment,
+    kills,
+    local,
+    parsing,
+    quantity,
+    sizing,
+    steps,
+)
 from airflow_tuner.footprint import Footprint, footprint
 from airflow_tuner.model import Change, Decision, Kill, Memory, Observation, TargetDecision, Values, Workload
 from airflow_tuner.past import PAUSED, adopted, completed, from_tuned, largest, remembered, whole
@@ -36,11 +48,15 @@ def bounds_of(spec: api.Spec, component: str, target: str, name: str = "") -> Bo
 def decide(spec: api.Spec, seen: Observation, prior: api.Status, *, identity: str, paused: bool = False) -> Decision:
     """The whole desired state. `identity` (of the policy) makes decision names unique; `paused` holds every value."""
     targets = []
+    left = None if seen.budget is None or spec.mode is not api.Mode.ENFORCE else seen.budget.left
     for workload in seen.workloads:
         bounds = bounds_of(spec, workload.component, workload.target, workload.name)
         if bounds is not None:
             item = item_of(spec, bounds, workload, seen, prior)
-            targets.append(_target(item, identity, paused=paused))
+            targets.append(_target(item, identity, paused=paused, held=left == 0))
+            change = targets[-1].change
+            if left and change is not None and change.reason not in budget.EXEMPT:
+                left -= 1
             seen = allowance.taken(seen, targets[-1])
     held = paused and spec.mode is api.Mode.ENFORCE
     return Decision(tuple(targets), () if held else _released(spec, seen, prior, targets, identity))
@@ -143,7 +159,8 @@ def _bounds(where: str, memory: api.Memory) -> Bounds | None:
     return Bounds(where, low, high) if low <= high else None
 
 
-def _target(item: Item, identity: str, *, paused: bool) -> TargetDecision:
+def _target(item: Item, identity: str, *, paused: bool, held: bool = False) -> TargetDecision:
+    """`held`: no ordinary change is left to be made."""
     spec, workload, past, before = item.spec, item.workload, item.past, item.before
     template, now = workload.values, item.seen.at
     enforced = spec.mode is api.Mode.ENFORCE
@@ -157,24 +174,34 @@ def _target(item: Item, identity: str, *, paused: bool) -> TargetDecision:
         return TargetDecision(workload, item.bounds.where, desired, PAUSED + why, past.answered, None, tuned)
     fresh = kills.unanswered(workload, {entry.uid: entry for entry in past.answered}, past.raised, now)
     step, waits = next_step(item, fresh)
+    if held and step is not None and _ordinary_change(item, step.reason):
+        step, waits = None, waits or bool(fresh)
     answered = past.answered if waits else kills.merged(past.answered, kills.evidence(workload), workload)
     desired, why = (before, why) if step is None else (step.values, step.why)
     wanted = enforced and desired != template
     in_force = _given(past.tuned, workload, item.seen.line) if enforced else before
     change = None
-    if not item.ruled_by and (desired != in_force or (enforced and past.tuned is not None and not wanted)):
+    # What was recommended so far waits as well, but not what pods were found to have.
+    waiting = held and step is None and past.tuned is None and past.template is not None
+    moves = desired != in_force or (enforced and past.tuned is not None and not wanted)
+    if moves and not item.ruled_by and not waiting:
         reason = step.reason if step else "Recommended"
         if in_force.concurrency is None and desired.concurrency is not None:
             # Not stated in the template: then as the workers say.
             in_force = replace(in_force, concurrency=item.slots.slots)
         name = _name(identity, workload.target, reason, in_force, desired, now)
         change = Change(workload.target, name, reason, in_force, desired, why)
-    tuned = _tuned(item, desired, change) if wanted else None
+    tuned = _tuned(item, desired, change) if wanted and not waiting else None
     moved = change is not None and change.before.concurrency != change.after.concurrency
     decided = moved or past.slots_changed is not None
     limit = desired.memory.limit or 0
     rooms = {name: most for name, most in item.rooms.items() if most < limit}
     return TargetDecision(workload, item.bounds.where, desired, why, answered, change, tuned, decided, rooms)
+
+
+def _ordinary_change(item: Item, reason: str) -> bool:
+    """Whether a change for this reason may be held: not where new bounds ask for it, as admission refuses it else."""
+    return reason not in budget.EXEMPT and not (reason == "BelowMinimum" and item.past.tuned is not None)
 
 
 def next_step(item: Item, fresh: Sequence[Kill]) -> tuple[Step | None, bool]:

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from airflow_tuner import api
 from airflow_tuner.autoscaler import Autoscaler
+from airflow_tuner.budget import Budget
 from airflow_tuner.crash import Crash
 from airflow_tuner.executor import UNKNOWN, Executors
 from airflow_tuner.history import History
@@ -337,6 +338,8 @@ class Observation:
     """Pods of the KubernetesExecutor's tasks that are there."""
     room: Room = Room()
     """What the namespace and the nodes have room for."""
+    budget: Budget | None = None
+    """Changes that the operator may still make; `None`: they are not counted."""
 
     def autoscalers_of(self, workload: Workload) -> tuple[Autoscaler, ...]:
         """What else changes this workload."""

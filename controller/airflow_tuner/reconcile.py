@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from airflow_tuner import actuator, api, checkpoint, learning, policies, restarts, rivals, status, witness
+from airflow_tuner import actuator, api, budget, checkpoint, learning, policies, restarts, rivals, status, witness
 from airflow_tuner.archive import Archive
 from airflow_tuner.autoscaler import Autoscaler
 from airflow_tuner.autoscalers import Autoscalers
 from airflow_tuner.brokers import Brokers
+from airflow_tuner.budget import Ledger
 from airflow_tuner.cluster import Cluster, NotFound, policy_path
 from airflow_tuner.errors import Refused, Stale, TunerError, Unavailable
 from airflow_tuner.exporter import Exporter
@@ -86,6 +87,8 @@ class Known:
     """What tasks were seen to run at the last looks."""
     rooms: Rooms | None = None
     """Where to ask what its namespace and nodes have room for; `None`: that is not looked at."""
+    ledger: Ledger | None = None
+    """The ordinary changes of the last hour, over all policies; `None`: they are not counted."""
 
 
 NOTHING = Known()
@@ -120,6 +123,9 @@ async def look(
     if spec.mode is api.Mode.ENFORCE and (elder := rivals.elder(policy, known.others, seen.workloads)):
         seen, spec = replace(seen, elder=elder), spec.model_copy(update={"mode": api.Mode.RECOMMEND})
     paused, generation = policies.paused(policy), metadata.get("generation", 0)
+    if known.ledger is not None:
+        # From here to the first await of who called, nobody else spends of it.
+        seen = replace(seen, budget=known.ledger.budget(now))
     came = outcome(spec, seen, prior, identity=metadata.get("uid", ""), paused=paused, generation=generation)
     name = f"{metadata['namespace']}/{metadata.get('name', '')}".rstrip("/")
     return Look(
@@ -143,6 +149,8 @@ class Turn:
     rooms: Rooms | None = None
     """`None`: it is not looked at."""
     exporter: Exporter = field(default_factory=Exporter)
+    ledger: Ledger = field(default_factory=Ledger)
+    """The ordinary changes of the last hour, over all policies."""
     spec: api.Spec | None = None
     """The spec of the last turn."""
     first: bool = True
@@ -227,17 +235,26 @@ class Turn:
             reading=bool(self.archive.unread),
             witnessed=self.witnessed,
             rooms=self.rooms,
+            ledger=self.ledger,
         )
         told = await look(self.cluster, self.sources, self.brokers, policy, now, known)
+        acts = told.spec.mode is api.Mode.ENFORCE and not told.paused
+        spent = sum(change.reason not in budget.EXEMPT for change in told.decision.changes) if acts else 0
+        self.ledger.spend(spent, now)
+        self.exporter.spent(self.ledger.budget(now))
         self.witnessed = told.witnessed
         self.pods = frozenset(pod.name for workload in told.seen.workloads for pod in workload.pods)
         self.told = {count for count in self.told if count[0] in self.pods} | counts(told.seen)
         self.archive.histories = told.seen.histories
-        policy = await self.recorder.commit(policy, told.status)
+        try:
+            policy = await self.recorder.commit(policy, told.status)
+        except Stale:
+            self.ledger.refund(spent)
+            raise
         await self.recorder.remember(policy, told.status, learning.complete(told.seen.histories, now))
         self.exporter.looked(self.namespace, self.name, now, told.findings)
         asked = 0
-        if told.spec.mode is api.Mode.ENFORCE and not told.paused:
+        if acts:
             self.exporter.changed(self.namespace, self.name, told.decision.changes)
             asked = await self._act(policy, told)
         await self._tell(policy, told)

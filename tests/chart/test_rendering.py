@@ -55,6 +55,7 @@ SWITCHES: dict[str, Object] = {
             ]
         }
     },
+    "few changes": {"changes": {"perHour": 5}},
     "no restarts": {"restarts": {"enabled": False}},
     "nodes of watched namespaces": {"watchNamespaces": ["airflow"], "nodes": {"look": "Always"}},
     "service account": {"serviceAccount": {"name": "tuner", "annotations": {"role": "reader"}}},
@@ -117,6 +118,7 @@ def test_by_default_the_whole_cluster_is_watched(render: Render) -> None:
         "--sources=/etc/airflow-tuner/sources.yaml",
         "--health-port=8080",
         "--metrics-port=8081",
+        "--changes-per-hour=30",
         "--log-level=info",
         "--all-namespaces",
     ]

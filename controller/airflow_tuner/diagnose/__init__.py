@@ -35,6 +35,7 @@ log = logging.getLogger("airflow_tuner")
 
 CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     ownership.another_policy_acts,  # is it ours to act
+    ownership.change_budget_spent,
     ownership.targets_not_found,  # is there anything to look at
     sources.metrics_missing,  # can we trust what we see
     sources.airflow_metrics_missing,
