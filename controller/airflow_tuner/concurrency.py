@@ -338,7 +338,7 @@ def _carrying(group: _Group, carried: Footprint, slots: int) -> Memory:
     """The memory that carries so many slots: never less than before."""
     memory = group.before.memory
     limit = max(memory.limit or 0, carried.need(slots, slots - group.slots))
-    if any(pod.guaranteed for pod in group.workload.pods):
+    if group.bounds.equal:
         return Memory(limit, limit)
     if memory.request is None:
         return Memory(None, limit)

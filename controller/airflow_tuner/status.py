@@ -1,6 +1,7 @@
 """From the old status, the observation and the decision to the new status. Pure; nothing changes without a cause."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -141,9 +142,19 @@ def resized(target: TargetDecision, pod: Pod) -> Memory | None:
     ours = bool(pod.decision) or pod.resized or whole(pod.memory) == target.workload.template
     if pod.restarts_on_resize or not ours:
         return None
-    if lowerable(pod, desired.limit) and (not pod.guaranteed or desired.request == desired.limit):
-        return desired
-    return Memory(max(desired.request or 0, pod.memory.request or 0), max(desired.limit, pod.memory.limit))
+    if not lowerable(pod, desired.limit):
+        desired = Memory(max(desired.request or 0, pod.memory.request or 0), max(desired.limit, pod.memory.limit))
+    return _in_class(desired, pod, target.workload)
+
+
+def _in_class(memory: Memory, pod: Pod, workload: Workload) -> Memory:
+    """`memory` with which a running pod keeps its QoS class: the API server refuses a resize that would change it."""
+    if pod.guaranteed:
+        return replace(memory, request=memory.limit)
+    cpu = workload.limits.get("cpu")
+    if memory.request == memory.limit and cpu is not None and workload.requests.get("cpu") == cpu:
+        return replace(memory, request=(memory.limit or 0) - quantity.MEBIBYTE)
+    return memory
 
 
 def meant(target: TargetDecision, pod: Pod) -> Memory | None:
