@@ -26,6 +26,7 @@ from airflow_tuner import (
 from airflow_tuner.footprint import Footprint, footprint
 from airflow_tuner.model import Change, Decision, Kill, Memory, Observation, TargetDecision, Values, Workload
 from airflow_tuner.past import PAUSED, adopted, completed, from_tuned, largest, remembered, whole
+from airflow_tuner.quantity import readable
 from airflow_tuner.sentence import short
 from airflow_tuner.steps import Bounds, Past, Step
 
@@ -220,14 +221,24 @@ def next_step(item: Item, fresh: Sequence[Kill]) -> tuple[Step | None, bool]:
     if past.refused is not None and past.refused <= now < past.refused + steps.REFUSED:
         return None, bool(fresh)
     if bounds.closed:
-        return None, bool(fresh)
+        return steps.no_room(bounds, workload, before), bool(fresh)
     own, nodes = [kill for kill in fresh if not kill.of_node], [kill for kill in fresh if kill.of_node]
     step = _fewer(item, own) if own and all(_stuck(item, kill) for kill in own) else None
     step = step or steps.urgent(bounds, workload, past, before, own, now) or (_fewer(item, own) if own else None)
     if step is not None:
-        return step, False
+        return _as_foreseen(item, step), False
     step, waits = steps.usual(spec, bounds, workload, past, before, nodes, now)
     return step or _whole_entry(item, _ordinary(item, killed=bool(fresh))), waits
+
+
+def _as_foreseen(item: Item, step: Step) -> Step:
+    """An answer to a kill gives no less than the history asks for: that would wait for the cooldown after it."""
+    asked, memory = item.sizing.target, step.values.memory
+    if step.reason != "OutOfMemory" or asked is None or (asked.limit or 0) <= (memory.limit or 0):
+        return step
+    after = item.bounds.hold(Memory(memory.request, asked.limit))
+    why = f"{step.why} The history asks for {readable(asked.limit or 0)}, which is more: that counts."
+    return replace(step, values=replace(step.values, memory=after), why=why)
 
 
 def _ordinary(item: Item, *, killed: bool) -> Step | None:

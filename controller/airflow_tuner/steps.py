@@ -155,6 +155,18 @@ def pods_refused(workload: Workload, past: Past, before: Values) -> Step | None:
     )
 
 
+def no_room(bounds: Bounds, workload: Workload, before: Values) -> Step | None:
+    """What was decided below a minimum for which there is no room is withdrawn: admission does not take it any more."""
+    if before == workload.values or (before.memory.limit or bounds.min) >= bounds.min:
+        return None
+    return Step(
+        workload.values,
+        "BoundsChanged",
+        f"The policy's minimum is now {readable(bounds.min)}, and {bounds.holder}: new pods of {short(workload.label)} "
+        "follow the template; running pods are left as they are.",
+    )
+
+
 def urgent(
     bounds: Bounds, workload: Workload, past: Past, before: Values, own: Sequence[Kill], now: datetime
 ) -> Step | None:

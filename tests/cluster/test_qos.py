@@ -88,7 +88,9 @@ def test_a_pod_without_resources_gets_its_first_at_its_birth_and_not_before(
             assert sizes(airflow) == ("", "", "BestEffort")
             told = condition(airflow, "RestartNeeded")
             assert told["status"] == "True"
-            assert "its first memory limit of 4096 MiB: not restarted, as the policy allows no restarts" in told["message"]
+            assert (
+                "its first memory limit of 4096 MiB: not restarted, as the policy allows no restarts" in told["message"]
+            )
             replaced(airflow)
             assert sizes(airflow) == ("600Mi", "4Gi", "Burstable")
             eventually(lambda: condition(airflow, "RestartNeeded").get("status") == "False", "nothing waits any more")
