@@ -79,6 +79,12 @@ class Item:
     ruled_by: str = ""
     """The autoscaler that this target is left to, though the mode is Enforce."""
 
+    @property
+    def ours(self) -> bool:
+        """Something of ours is in force: new pods get it, or running pods were found to have it."""
+        found = self.past.template is None and self.before != self.workload.values
+        return self.past.tuned is not None or found
+
     @functools.cached_property
     def rooms(self) -> Mapping[str, int]:
         """The most that a pod's limit may be raised to on its node, by pod, where that is known."""
@@ -183,7 +189,7 @@ def _target(item: Item, identity: str, *, paused: bool, held: bool = False) -> T
     in_force = _given(past.tuned, workload, item.seen.line) if enforced else before
     change = None
     # What was recommended so far waits as well, but not what pods were found to have.
-    waiting = held and step is None and past.tuned is None and past.template is not None
+    waiting = held and step is None and not item.ours
     moves = desired != in_force or (enforced and past.tuned is not None and not wanted)
     if moves and not item.ruled_by and not waiting:
         reason = step.reason if step else "Recommended"
@@ -202,7 +208,7 @@ def _target(item: Item, identity: str, *, paused: bool, held: bool = False) -> T
 
 def _ordinary_change(item: Item, reason: str) -> bool:
     """Whether a change for this reason may be held: not where new bounds ask for it, as admission refuses it else."""
-    return reason not in budget.EXEMPT and not (reason == "BelowMinimum" and item.past.tuned is not None)
+    return reason not in budget.EXEMPT and not (reason == "BelowMinimum" and item.ours)
 
 
 def next_step(item: Item, fresh: Sequence[Kill]) -> tuple[Step | None, bool]:

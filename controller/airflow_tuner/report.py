@@ -78,20 +78,11 @@ def _looked_at(seen: Observation) -> Iterator[tuple[str, str]]:
     yield "metrics", seen.metrics.message
     yield "airflow", _airflow(seen)
     yield "executor", executor_of(seen)
-    yield "room", _room(seen)
+    yield "room", explain.room_of(seen)
     if not seen.executors.celery:
         yield "broker", "not asked: no Celery worker runs tasks"
         return
     yield "broker", "not named or not asked" if seen.broker is None else seen.broker or "it answers"
-
-
-def _room(seen: Observation) -> str:
-    """What bounds memory beside the policy."""
-    room = seen.room
-    told = counted(len(room.quotas), "quota of memory", "quotas of memory")
-    ranges = counted(len(room.ranges), "limit range", "limit ranges")
-    nodes = counted(len(room.nodes), "node", "nodes") if room.largest is not None else "no nodes: they may not be read"
-    return f"{told}, {ranges}, {nodes}"
 
 
 def executor_of(seen: Observation) -> str:

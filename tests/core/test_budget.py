@@ -78,6 +78,14 @@ def test_bounds_that_the_user_changed_count_at_once_as_admission_refuses_what_is
     assert turn(spec(high="1200Mi"), held, first.status).limit == 1200
 
 
+def test_bounds_count_at_once_also_for_what_pods_were_found_to_have() -> None:
+    first = turn(spec(), observed(worker(pod(died=NOW))))
+    lost = turn(spec("2Gi"), replace(applied(first, seconds=60), budget=SPENT))
+    assert (lost.request, lost.limit) == (2048, 2048)
+    fresh = turn(spec("2Gi"), observed(worker(pod()), budget=SPENT))
+    assert (fresh.reasons, fresh.limit) == ([], 1024), "a template below the minimum waits"
+
+
 def test_the_last_one_that_is_left_is_spent_once_in_a_turn() -> None:
     both = observed(scheduler(pod("airflow-scheduler-0")), worker(pod()), budget=Budget(30, 29))
     last = turn(spec("2Gi", scheduler=BOUNDS), both)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from airflow_tuner import inventory, room, status
+from airflow_tuner import api, explain, inventory, replay, report, room, status, transcript
 from airflow_tuner.model import Death, Memory, Observation, Pod, Workload
 from airflow_tuner.room import LIMITS, REQUESTS, Node, Quota, Range, Room
 from core.test_concurrency import assessed, celery, crowded, number
@@ -375,7 +375,7 @@ def test_what_is_raised_fits_the_node_whatever_is_there(
     limits: list[int], other: int, allocatable: int, held: int
 ) -> None:
     pods = [
-        pod(f"airflow-worker-{index}", request=64, limit=limit, died=NOW, node="a")
+        pod(f"airflow-worker-{index}", request=64, limit=limit, died=NOW, node="a", resized=True)
         for index, limit in enumerate(limits)
     ]
     policy = spec("64Mi", "16Gi", scheduler={"memory": {"min": "64Mi", "max": "16Gi"}})
@@ -421,3 +421,30 @@ def test_what_is_raised_fits_the_quota_with_all_replicas_and_a_rollout(
     if last.reasons:
         assert others + last.limit * (replicas + surge) <= hard
     assert last.limit >= 1024
+
+
+def test_the_page_of_a_target_says_what_bounds_it() -> None:
+    mate = pod("airflow-worker-1", node="b")
+    last = killed(on(node("a", 1500), node("b", 1400)), mate)
+    page = explain.page("worker/default", spec(), last.seen, api.Status(), last.decision, ())
+    assert "room      1500 MiB at most: the node a carries no more than 1500 MiB for airflow-worker-0" in page
+    assert "room      1400 MiB for airflow-worker-1, as the node b has no more" in page
+    free = killed(Room())
+    assert "room" not in explain.page("worker/default", spec(), free.seen, api.Status(), free.decision, ())
+
+
+def test_what_was_looked_at_is_reported() -> None:
+    told = dict(report.document("n/p", observed(worker(pod()), room=quota(1, 1)), ())["lookedAt"])
+    assert told["room"] == "1 quota of memory, 0 limit ranges, no nodes, which were not shown"
+    seen = observed(worker(pod()), room=on(node("a", 4), largest=4))
+    assert report.document("n/p", seen, ())["lookedAt"]["room"] == "0 quotas of memory, 0 limit ranges, 1 node"
+
+
+def test_an_answer_of_replay_says_where_a_node_has_no_room() -> None:
+    policy = {"metadata": {"name": "p", "namespace": "n"}, "spec": spec().model_dump(by_alias=True, mode="json")}
+    seen = observed(
+        worker(pod(died=NOW, node="a"), pod("airflow-worker-1", node="b")), room=on(node("a", 8000), node("b", 1400))
+    )
+    (line,) = replay.answers(policy, [transcript.written(seen)], print)
+    (target,) = transcript.read_answer(line).targets
+    assert (target.desired.memory.limit, target.rooms) == (1536 * MI, {"airflow-worker-1": 1400 * MI})
