@@ -16,7 +16,7 @@ help: ## List the commands
 
 .PHONY: demo
 demo: ## The main job: real Airflow on a real node (root on Linux), else a virtual one (SEED=n, KEEP=1, VIRTUAL=1)
-	@if [ -z "$(VIRTUAL)" ]; then sh tests/testbed/install-packages.sh || echo 'Without them the demo is a virtual one.'; fi
+	@if [ -z "$(VIRTUAL)" ]; then sh tests/testbed/install-packages.sh --demo || echo 'Without them the demo is a virtual one.'; fi
 	@$(MAKE) --no-print-directory $(READY)
 	@SEED=$(SEED) KEEP=$(KEEP) VIRTUAL=$(VIRTUAL) $(BIN)/python -m testbed.demo
 
@@ -58,6 +58,10 @@ chart: crd ## Copy the generated definitions into the chart, and lint it
 bench: $(READY) ## The tuner against its peers in the fleet model (SCENARIO, CONTROLLER, DAYS, SEEDS, ABLATION, JOBS, PAGE=1)
 	@PYTHONPATH=. $(BIN)/python -m benchmarks --scenario "$(SCENARIO)" --controller "$(CONTROLLER)" --seeds "$(or $(SEEDS),report)" \
 	  --ablation "$(ABLATION)" --jobs "$(or $(JOBS),1)" $(if $(DAYS),--days $(DAYS)) $(if $(PAGE),--page)
+
+.PHONY: scale
+scale: $(READY) ## What a turn costs with weeks of history, and a thousand Airflows side by side
+	@PYTHONPATH=. $(BIN)/python -m benchmarks.scale
 
 .PHONY: prove
 prove: $(READY) ## A long experiment: CASE=name (without CASE: lists them); figures go to docs/evidence/

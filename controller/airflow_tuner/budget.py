@@ -14,8 +14,9 @@ from airflow_tuner import api
 WINDOW = timedelta(hours=1)
 """The time over which changes are counted."""
 
-PER_HOUR = 30
-"""Ordinary changes within that time: some ten Airflows that follow their day."""
+PER_HOUR = 60
+"""Ordinary changes within that time: some ten Airflows that follow their day. A modelled target changes three times in
+an hour at most, and 24 times in a day."""
 
 EXEMPT = {"OutOfMemory", "MemoryBound", "PodsRefused", "TemplateChanged", "BoundsChanged", "Released"}
 """Reasons of changes that are neither counted nor held."""

@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from airflow_tuner import allowance, api, environment, lag, quantity, runaway, stranded
-from airflow_tuner.footprint import GROWN, Footprint, footprint
+from airflow_tuner import api, demand, lag, runaway, stranded
+from airflow_tuner.footprint import Footprint, footprint
 from airflow_tuner.lag import Flow
-from airflow_tuner.model import Kill, Memory, Observation, Pod, Values, Workload
+from airflow_tuner.model import Kill, Observation, Pod, Values, Workload
 from airflow_tuner.quantity import readable
 from airflow_tuner.sentence import counted, short
 from airflow_tuner.steps import Bounds, Past, Step
 from airflow_tuner.telemetry import Tasks
+from airflow_tuner.workgroup import Group, carrying, in_force, live, parallelism, raised, room, waits
 
 FEWER = 0.75
 """Share of the slots that a step down keeps: after a kill at the largest limit, or when slots stood idle."""
@@ -26,9 +27,6 @@ IDLE = timedelta(days=1)
 
 IDLE_MARGIN = 1.25
 """Slots are idle beyond this times the most that were busy at once."""
-
-ENDURED = timedelta(days=7)
-"""Slots that a kill at the policy's largest limit took are given back to the rule after this long."""
 
 OF_SEVERAL = (
     "Of several executors, how many tasks wait for Celery is known only from Airflow's own gauge for it (there is none "
@@ -56,29 +54,6 @@ class Assessment:
     step: Step | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """All that a decision about one group of workers looks at."""
-
-    spec: api.Spec
-    limits: api.Concurrency
-    bounds: Bounds
-    workload: Workload
-    pods: tuple[Pod, ...]
-    past: Past
-    before: Values
-    slots: int
-    seen: Observation
-
-    @property
-    def of(self) -> str:
-        return f"for each worker of {short(self.workload.label)}"
-
-    @property
-    def alone(self) -> bool:
-        return sum(item.component == "worker" for item in self.seen.workloads) == 1
-
-
 def assess(
     spec: api.Spec, bounds: Bounds, workload: Workload, past: Past, before: Values, seen: Observation
 ) -> Assessment:
@@ -93,7 +68,7 @@ def assess(
     hold = "" if lowered else hold
     if lowered or hold or slots is None:
         return Assessment(slots, hold=hold, step=lowered)
-    group = _Group(spec, entry.concurrency, bounds, workload, pods, past, before, slots, seen)
+    group = Group(spec, entry.concurrency, bounds, workload, pods, past, before, slots, seen)
     tasks = seen.airflow.tasks
     total = sum(in_force(pod, workload) or slots for pod in pods)
     objective = spec.objectives.queue_lag_seconds
@@ -106,7 +81,7 @@ def assess(
         return replace(facts, step=raised)
     if tasks is None or found is None:
         return replace(facts, hold=_unknown(seen))
-    return _late(group, facts, found, tasks) if found.late else replace(facts, step=_idle(group, found, tasks))
+    return _late(group, facts, found, tasks) if found.late else _on_time(group, facts, found, tasks)
 
 
 def _unknown(seen: Observation) -> str:
@@ -174,13 +149,6 @@ def _present(spec: api.Spec, workload: Workload, pods: Sequence[Pod], before: Va
     return decided or workload.stated.concurrency or shown or None
 
 
-def in_force(pod: Pod, workload: Workload) -> int | None:
-    """Slots that a worker has; `None`: not known."""
-    if pod.slots is not None:
-        return pod.slots.processes
-    return environment.stated(workload.component, pod.environment, None).concurrency or workload.stated.concurrency
-
-
 def _lowered(limits: api.Concurrency, workload: Workload, before: Values) -> Step | None:
     """What was decided under a larger maximum moves down to the present one at once, even where no worker runs."""
     slots = before.concurrency
@@ -189,14 +157,14 @@ def _lowered(limits: api.Concurrency, workload: Workload, before: Values) -> Ste
     return _moved(limits, workload, before, limits.max)
 
 
-def _raised(group: _Group, carried: Footprint) -> Step | None:
+def _raised(group: Group, carried: Footprint) -> Step | None:
     """What was decided under a smaller minimum moves up to the present one, where memory carries it."""
     limits, slots, limit = group.limits, group.before.concurrency, group.before.memory.limit
     if slots is None or slots == group.workload.stated.concurrency or slots >= limits.min or limit is None:
         return None
     if carried.need(limits.min, limits.min - slots) > group.bounds.max:
         return None
-    before = replace(group.before, memory=_carrying(group, carried, limits.min))
+    before = replace(group.before, memory=carrying(group, carried, limits.min))
     return _moved(limits, group.workload, before, limits.min)
 
 
@@ -209,7 +177,7 @@ def _moved(limits: api.Concurrency, workload: Workload, before: Values, after: i
     )
 
 
-def _late(group: _Group, facts: Assessment, found: Flow, tasks: Tasks) -> Assessment:
+def _late(group: Group, facts: Assessment, found: Flow, tasks: Tasks) -> Assessment:
     """The objective is missed: what holds tasks back, and how many more slots help if it is the slots."""
     slots, carried = group.slots, facts.footprint
     other = _other_cause(group, found, tasks)
@@ -218,18 +186,18 @@ def _late(group: _Group, facts: Assessment, found: Flow, tasks: Tasks) -> Assess
         return replace(facts, cause=cause, told=told)
     # Fewer than the policy's minimum would be refused at admission.
     wanted = min(max(found.demand, group.limits.min), group.limits.max)
-    room, parallel = _room(group, carried), _parallelism(group, found, tasks)
-    reached = min(wanted, room, parallel)
+    most, parallel = room(group, carried), parallelism(group, found, tasks)
+    reached = min(wanted, most, parallel)
     if reached <= slots or reached < group.limits.min:
-        cause, told = _no_more(group, found, tasks, carried, short_of_memory=room < wanted and room <= parallel)
+        cause, told = _no_more(group, found, tasks, carried, short_of_memory=most < wanted and most <= parallel)
         return replace(facts, cause=cause, told=told)
     told = f"All {found.slots} slots are taken ({found.running} tasks run), and nothing else holds tasks back."
-    hold = _waits(group)
-    step = None if hold else _more(group, found, carried, reached, room)
+    hold = waits(group)
+    step = None if hold else _more(group, found, carried, reached, most)
     return replace(facts, cause="SlotsExhausted", told=told, hold=hold, step=step)
 
 
-def _other_cause(group: _Group, found: Flow, tasks: Tasks) -> tuple[str, str] | None:
+def _other_cause(group: Group, found: Flow, tasks: Tasks) -> tuple[str, str] | None:
     """What but the slots holds tasks back: (a word, a sentence). What must not be answered with slots comes first."""
     if (wild := runaway.found(tasks)) is not None:
         return "RunawayTasks", f"{wild.told} More slots would only run it faster."
@@ -247,18 +215,7 @@ def _other_cause(group: _Group, found: Flow, tasks: Tasks) -> tuple[str, str] | 
     return other
 
 
-def _waits(group: _Group) -> str:
-    """Why slots that would help do not rise yet; empty where they do."""
-    cooldown = timedelta(seconds=group.spec.changes.cooldown.concurrency_seconds)
-    changed, loss, now = group.past.slots_changed, stranded.lost(group.pods, group.seen.at), group.seen.at
-    if changed is not None and now - changed < cooldown:
-        return f"Slots were changed at {changed:%H:%M:%S}: the cooldown is running."
-    if loss is not None and now - loss.at < stranded.SHOWS:
-        return f"{loss.told}: by {loss.at + stranded.SHOWS:%H:%M:%S} it shows whether tasks are stranded with it."
-    return ""
-
-
-def _more(group: _Group, found: Flow, carried: Footprint, reached: int, room: int) -> Step | None:
+def _more(group: Group, found: Flow, carried: Footprint, reached: int, room: int) -> Step | None:
     slots, before = group.slots, group.before
     percent = group.spec.changes.max_step.concurrency_percent
     most = max(slots + 1, math.floor(slots * (1 + percent / 100)), group.limits.min)
@@ -266,8 +223,7 @@ def _more(group: _Group, found: Flow, carried: Footprint, reached: int, room: in
     after = max(min(reached, most), (before.concurrency or 0) if group.spec.mode is api.Mode.RECOMMEND else 0)
     if after == before.concurrency:
         return None
-    memory = _carrying(group, carried, after)
-    limit = "" if memory.limit == before.memory.limit else f", memory limit {_limit(before.memory)} -> {_limit(memory)}"
+    memory = carrying(group, carried, after)
     bound = ""
     if after < reached:
         bound = f" The largest step is {percent} %."
@@ -276,30 +232,30 @@ def _more(group: _Group, found: Flow, carried: Footprint, reached: int, room: in
         ends = f" Memory ends at {room} slots{f': {group.bounds.holder}' if group.bounds.holder else ''}."
         bound = ends if after == room else most_of_all
     why = (
-        f"Slots {slots} -> {after}{limit} {group.of}: {found.told} Demand: {found.running} running and {found.waiting} "
-        f"waiting tasks {found.lasting} ask for {found.demand} slots in each worker.{bound} Memory: "
-        f"{carried.told(after, after - slots)}."
+        f"Slots {slots} -> {after}{raised(group, memory)} {group.of}: {found.told} Demand: {found.running} running "
+        f"and {found.waiting} waiting tasks {found.lasting} ask for {found.demand} slots in each worker.{bound} "
+        f"Memory: {carried.told(after, after - slots)}."
     )
     return Step(replace(before, memory=memory, concurrency=after), "SlotsExhausted", why)
 
 
-def _no_more(group: _Group, found: Flow, tasks: Tasks, carried: Footprint, *, short_of_memory: bool) -> tuple[str, str]:
+def _no_more(group: Group, found: Flow, tasks: Tasks, carried: Footprint, *, short_of_memory: bool) -> tuple[str, str]:
     """Why there are no more slots although the objective is missed: (a word, a sentence)."""
     slots = group.slots
     stay = f"Slots stay at {slots} for each worker, of {found.demand} that are asked for"
     if found.demand <= slots:
         return "SlotsSuffice", f"{slots} slots for each worker will do: the queue is being worked off."
-    room = _room(group, carried)
-    if short_of_memory and room < carried.most(group.bounds.max, slots):
+    most = room(group, carried)
+    if short_of_memory and most < carried.most(group.bounds.max, slots):
         return (
             "MemoryBound",
-            f"{stay}, because with more than {room} it was killed for memory at a limit of {group.bounds.named}. "
+            f"{stay}, because with more than {most} it was killed for memory at a limit of {group.bounds.named}. "
             f"{group.bounds.remedy}, or add workers.",
         )
     if short_of_memory:
         return (
             "MemoryBound",
-            f"{stay}, because memory ends there: {carried} must fit {group.bounds.named}, which carries {room}. "
+            f"{stay}, because memory ends there: {carried} must fit {group.bounds.named}, which carries {most}. "
             f"{group.bounds.remedy}, or add workers.",
         )
     if group.limits.max <= slots:
@@ -311,46 +267,15 @@ def _no_more(group: _Group, found: Flow, tasks: Tasks, carried: Footprint, *, sh
     )
 
 
-def _room(group: _Group, carried: Footprint) -> int:
-    """Slots that memory.max carries: as the model says, and as kills at that limit have shown."""
-    room, endured, at = carried.most(group.bounds.max, group.slots), group.past.endured, group.past.endured_at
-    if endured is None or endured.concurrency is None:
-        return room
-    had = group.before.memory.limit or 0
-    # On a node without room for the limit the kill comes again.
-    full = any(most < had for most in allowance.rooms(group.workload, group.seen).values())
-    if (endured.memory.limit or 0) < group.bounds.max and not full:
-        return room
-    if at is not None and group.seen.at - at > ENDURED:
-        return room
-    return min(room, endured.concurrency)
+def _on_time(group: Group, facts: Assessment, found: Flow, tasks: Tasks) -> Assessment:
+    """The objective is met: slots follow the hours where they can be set live, else they fall a step a day."""
+    if facts.footprint is None or not live(group):
+        return replace(facts, step=_idle(group, found, tasks))
+    step, hold = demand.step(group, facts.footprint, found, tasks)
+    return replace(facts, step=step, hold=hold)
 
 
-def _parallelism(group: _Group, found: Flow, tasks: Tasks) -> int:
-    """Slots of each worker that core.parallelism lets be busy; where it is not known, it does not bind."""
-    if tasks.parallelism is None:
-        return group.limits.max
-    schedulers = sum(len(item.living) for item in group.seen.workloads if item.component == "scheduler")
-    return math.ceil(tasks.parallelism * max(1, schedulers) / found.workers)
-
-
-def _carrying(group: _Group, carried: Footprint, slots: int) -> Memory:
-    """The memory that carries so many slots: never less than before."""
-    memory = group.before.memory
-    limit = max(memory.limit or 0, carried.need(slots, slots - group.slots))
-    if group.bounds.equal:
-        return Memory(limit, limit)
-    if memory.request is None:
-        return Memory(None, limit)
-    stated, template = group.workload.stated.concurrency, group.workload.template.request
-    if stated is None or template is None:
-        stated, template = max(group.slots, group.before.concurrency or 0), memory.request
-    # From the template on, so that slots that come and go do not add up.
-    asked = template + quantity.rounded(max(0, slots - stated) * (carried.per_slot + GROWN))
-    return Memory(min(limit, max(memory.request, asked)), limit)
-
-
-def _idle(group: _Group, found: Flow, tasks: Tasks) -> Step | None:
+def _idle(group: Group, found: Flow, tasks: Tasks) -> Step | None:
     """Slots that stood idle for a day are lowered, a step a day. Known where one group serves all queues."""
     slots, changed = group.slots, group.past.slots_changed
     if tasks.busy_day is None:
@@ -372,7 +297,3 @@ def _idle(group: _Group, found: Flow, tasks: Tasks) -> Step | None:
         f"Slots {slots} -> {after} {group.of}: within a day at most {busy} of {found.slots} were busy at once. The "
         "memory limit stays.",
     )
-
-
-def _limit(memory: Memory) -> str:
-    return "none" if memory.limit is None else readable(memory.limit)

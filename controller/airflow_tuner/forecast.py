@@ -8,14 +8,13 @@ The method and its constants come from a comparison on simulated weeks of 15 kin
 thirty times as many kills, and one flat maximum instead of hours of the day took half as much memory again.
 """
 
-import functools
 import math
 from calendar import monthrange
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from airflow_tuner.history import History
 
@@ -29,9 +28,9 @@ TRIED = 2 * WEEK
 LOOKED = 5 * WEEK
 """Hours that rules look back, those that they are tried on included."""
 
-USUAL = DAY
-"""Hours in which the usual is exceeded once: what is reserved need not hold every peak, as not all pods have theirs at
-once."""
+USUAL = 8
+"""Hours in which the usual is exceeded once, by the fullest pod for a part of that hour: what is reserved need not hold
+every peak, as not all pods have theirs at once."""
 
 REFIT = 6
 """Hours that a choice of rule and margin lasts."""
@@ -99,8 +98,12 @@ class _Choice(NamedTuple):
         return max(foreseen * (1 + self.least), foreseen * (1 + self.share) + self.fixed)
 
 
-Rule = Callable[[list[float]], list[float]]
-"""From the peaks of past hours (`NEVER`: not known) what was foreseen for each, and is for the one after the last."""
+Rule = Callable[[list[float], int], list[float]]
+"""From the peaks of past hours (`NEVER`: not known) what was foreseen for each from a first one on, and is for the one
+after the last."""
+
+KEPT = 8192
+"""Forecasts that are kept, which last until their hour is over: a thousand Airflows with eight targets each."""
 
 
 def forecast(history: History, hour: int, days_per_kill: int) -> tuple[Forecast, ...]:
@@ -108,39 +111,70 @@ def forecast(history: History, hour: int, days_per_kill: int) -> tuple[Forecast,
 
     Foreseen from the hours before `hour` alone. Empty where too little is known.
     """
+    past = History(history.first, history.peaks[: max(0, hour - history.first)])
+    # A hash of 64 bits stands for the hours: kept themselves, those of many Airflows would take more than all else.
+    key = (hash(past), len(past.peaks), hour, days_per_kill)
+    if key not in _kept:
+        _keep(_kept, key, tuple(_forecast(past, hour, days_per_kill)))
+    return _kept[key]
+
+
+Key = tuple[int, ...]
+Made = TypeVar("Made")
+_kept: dict[Key, tuple[Forecast, ...]] = {}
+_kept_choices: dict[Key, tuple[_Choice, _Choice]] = {}
+
+
+def _keep(kept: dict[Key, Made], key: Key, made: Made) -> None:
+    """The oldest goes."""
+    kept[key] = made
+    if len(kept) > KEPT:
+        del kept[next(iter(kept))]
+
+
+def _forecast(history: History, hour: int, days_per_kill: int) -> Iterator[Forecast]:
     # From where the choice of the rule begins, which lasts for hours.
     begin = max(history.first, hour - hour % REFIT - LOOKED)
-    past = history.peaks[begin - history.first : max(0, hour - history.first)]
+    past = history.peaks[begin - history.first :]
     past += (None,) * (hour - begin - len(past))
-    if len(past) - past.count(None) < LEAST:
-        return ()
     known = len(past) - past.count(None)
-    ahead = _foreseen(past, hour, days_per_kill, known < WEEK)
-    months = [_month_before(history, hour + number) for number in range(AHEAD)]
-    return tuple(
-        Forecast(max(usual, month or 0), max(safe, (month or 0) * (1 + LEAST_MARGIN)), rule, known / DAY)
-        for (usual, safe, rule), month in zip(ahead, months, strict=True)
-    )
-
-
-@functools.lru_cache(maxsize=1024)
-def _foreseen(
-    past: tuple[int | None, ...], hour: int, days_per_kill: int, young: bool
-) -> tuple[tuple[float, float, str], ...]:
-    """(the usual, the safe, from what) of the hours ahead."""
-    fitted = past[: len(past) - hour % REFIT] or past
+    if known < LEAST:
+        return
+    usual, safe = _choices(past[: len(past) - hour % REFIT] or past, days_per_kill)
     values = [NEVER if peak is None else float(peak) for peak in past] + [NEVER] * (AHEAD - 1)
-    factor = YOUNG if young else 1.0
-    usual, safe = _chosen(fitted, float(USUAL), SMALLEST), _chosen(fitted, float(days_per_kill * DAY), LEAST_MARGIN)
-    most = max(one for one in past if one is not None)
-    levels = []
-    for choice in (usual, safe):
-        foreseen = RULES[choice.name](values)[-AHEAD:]
-        # Where the hours that a rule looks at are not known, it is as if it were the largest of all.
-        levels.append(
-            [min(factor * choice.margined(most if one == NEVER else one), choice.furthest * most) for one in foreseen]
-        )
-    return tuple((low, max(low, high), safe.name) for low, high in zip(*levels, strict=True))
+    most, factor = max(values), YOUNG if known < WEEK else 1.0
+    # Where the hours that a rule looks at are not known, it is as if it were the largest of all.
+    lows, highs = (
+        [
+            min(factor * choice.margined(most if one == NEVER else one), choice.furthest * most)
+            for one in RULES[choice.name](values, len(past))
+        ]
+        for choice in (usual, safe)
+    )
+    for number, (low, high) in enumerate(zip(lows, highs, strict=True)):
+        month = _month_before(history, hour + number) or 0
+        yield Forecast(max(low, month), max(low, high, month * (1 + LEAST_MARGIN)), safe.name, known / DAY)
+
+
+def _choices(past: tuple[int | None, ...], days_per_kill: int) -> tuple[_Choice, _Choice]:
+    """The rules for the usual and for the safe, with their margins."""
+    key = (hash(past), len(past), days_per_kill)
+    if key not in _kept_choices:
+        values = [NEVER if peak is None else float(peak) for peak in past]
+        begin = max(1, len(values) - TRIED)
+        tried = {name: _pairs(values, rule(values, begin), begin) for name, rule in RULES.items()}
+        usual, safe = _chosen(tried, ((float(USUAL), SMALLEST), (float(days_per_kill * DAY), LEAST_MARGIN)))
+        _keep(_kept_choices, key, (usual, safe))
+    return _kept_choices[key]
+
+
+def _pairs(values: list[float], foreseen: list[float], begin: int) -> list[tuple[float, float]]:
+    """(what came, what was foreseen) of the hours from one on, where both are known."""
+    return [
+        (seen, before)
+        for seen, before in zip(values[begin:], foreseen, strict=False)
+        if seen > NEVER and before > NEVER
+    ]
 
 
 def _month_before(history: History, hour: int) -> float | None:
@@ -155,7 +189,8 @@ def _month_before(history: History, hour: int) -> float | None:
         then = int(last_month.replace(day=day, hour=at.hour).timestamp()) // 3600
         peak = max((history.at(one) or 0 for one in (then - 1, then, then + 1)), default=0)
         midnight = then - at.hour
-        before = [one for past in range(midnight - WEEK, midnight) if (one := history.at(past)) is not None]
+        week = history.peaks[max(0, midnight - WEEK - history.first) : max(0, midnight - history.first)]
+        before = [one for one in week if one is not None]
         if len(before) >= WEEK // 2 and peak > UNUSUAL * max(before):
             found.append(float(peak))
     return max(found, default=None)
@@ -166,38 +201,32 @@ def _days_of(at: datetime) -> int:
     return monthrange(at.year, at.month)[1]
 
 
-@functools.lru_cache(maxsize=1024)
-def _chosen(past: tuple[int | None, ...], hours: float, least: float) -> _Choice:
-    """The rule that asks for the least memory, with its margin of `least` at least."""
-    values = [NEVER if peak is None else float(peak) for peak in past]
-    tried = range(max(1, len(values) - TRIED), len(values))
-    best: tuple[float, _Choice] | None = None
-    for name, rule in RULES.items():
-        foreseen = rule(values)
-        pairs = [(values[i], foreseen[i]) for i in tried if values[i] > NEVER and foreseen[i] > NEVER]
+def _chosen(tried: Mapping[str, list[tuple[float, float]]], asked: Sequence[tuple[float, float]]) -> list[_Choice]:
+    """The rule that asks for the least memory, for each of (hours in which it is exceeded once, its least margin)."""
+    best = [(math.inf, _Choice("the most of two weeks", YOUNG - 1, 0.0, least, FURTHEST)) for _, least in asked]
+    for name, pairs in tried.items():
         if len(pairs) < DAY // 2:
             continue
         mean = sum(before for _, before in pairs) / len(pairs)
         for weight in (1.0, 0.5, 0.0):
             # How far it fell short: as a share of what was foreseen, of the usual size, and of half each.
-            scaled = [((seen - before) / (weight * before + (1 - weight) * mean or 1)) for seen, before in pairs]
-            level, drawn = _tail(scaled, hours)
-            furthest = FURTHEST if drawn else 1 + LEAST_MARGIN
-            choice = _Choice(name, level * weight, level * (1 - weight) * mean, least, furthest)
-            cost = sum(choice.margined(before) for _, before in pairs) / len(pairs)
-            if best is None or cost < best[0]:
-                best = cost, choice
-    if best is None:
-        return _Choice("the most of two weeks", YOUNG - 1, 0.0, least, FURTHEST)
-    return best[1]
+            rest = (1 - weight) * mean
+            ordered = sorted((seen - before) / (weight * before + rest or 1) for seen, before in pairs)
+            for number, (hours, least) in enumerate(asked):
+                level, drawn = _tail(ordered, hours)
+                furthest = FURTHEST if drawn else 1 + LEAST_MARGIN
+                choice = _Choice(name, level * weight, level * rest, least, furthest)
+                cost = sum(choice.margined(before) for _, before in pairs) / len(pairs)
+                if cost < best[number][0]:
+                    best[number] = cost, choice
+    return [choice for _, choice in best]
 
 
-def _tail(shortfalls: Sequence[float], hours: float) -> tuple[float, bool]:
+def _tail(ordered: Sequence[float], hours: float) -> tuple[float, bool]:
     """The level that is exceeded once in so many hours, by peaks over a threshold, and whether a tail was drawn for it.
 
-    A generalised Pareto distribution by the method of moments (Hosking and Wallis 1987).
+    A generalised Pareto distribution by the method of moments (Hosking and Wallis 1987), from the shortfalls in order.
     """
-    ordered = sorted(shortfalls)
     threshold = ordered[min(len(ordered) - 1, int(THRESHOLD * len(ordered)))]
     beyond = [one - threshold for one in ordered if one > threshold]
     rate = len(beyond) / len(ordered)
@@ -218,12 +247,13 @@ def _tail(shortfalls: Sequence[float], hours: float) -> tuple[float, bool]:
 def _most(hours: int) -> Rule:
     """The most of so many hours before."""
 
-    def rule(values: list[float]) -> list[float]:
+    def rule(values: list[float], begin: int) -> list[float]:
         found, waiting = [], deque[int]()
-        for i in range(len(values) + 1):
+        for i in range(max(0, begin - hours), len(values) + 1):
             while waiting and waiting[0] < i - hours:
                 waiting.popleft()
-            found.append(values[waiting[0]] if waiting else NEVER)
+            if i >= begin:
+                found.append(values[waiting[0]] if waiting else NEVER)
             if i < len(values):
                 while waiting and values[waiting[-1]] <= values[i]:
                     waiting.pop()
@@ -235,43 +265,35 @@ def _most(hours: int) -> Rule:
 
 def _around(values: list[float]) -> list[float]:
     """The most of each hour and its neighbours."""
-    padded = [NEVER, *values, NEVER]
-    return [max(padded[i : i + 3]) for i in range(len(values))]
-
-
-def _before(values: list[float], i: int) -> float:
-    """The hour before."""
-    return values[i - 1] if i else NEVER
+    return [*map(max, [NEVER, *values], values, [*values[1:], NEVER])]
 
 
 def _same_hour(days: int, *, around: bool) -> Rule:
     """The most at the same hour of so many days before, or around it, and of the hour before."""
+    return _most_of([day * DAY for day in range(1, days + 1)], around=around)
 
-    def rule(values: list[float]) -> list[float]:
+
+def _most_of(backs: Sequence[int], *, around: bool) -> Rule:
+    """The most of the hours that lie so far back, or around them, and of the hour before."""
+
+    def rule(values: list[float], begin: int) -> list[float]:
         looked = _around(values) if around else values
         return [
-            max([_before(values, i), *(looked[i - day * DAY] for day in range(1, days + 1) if i >= day * DAY)])
-            for i in range(len(values) + 1)
+            max([values[i - 1] if i else NEVER, *(looked[i - back] for back in backs if i >= back)])
+            for i in range(begin, len(values) + 1)
         ]
 
     return rule
 
 
-def _same_hour_of_week(values: list[float]) -> list[float]:
-    """The most around the same hour of the week, of four weeks, and of the day before."""
-    looked, backs = _around(values), (DAY, WEEK, 2 * WEEK, 3 * WEEK, 4 * WEEK)
-    return [max([_before(values, i), *(looked[i - b] for b in backs if i >= b)]) for i in range(len(values) + 1)]
-
-
 def _usual_of_hour(days: int) -> Rule:
     """What is not exceeded at the same hour on four of five days."""
+    backs = [day * DAY for day in range(1, days + 1)]
 
-    def rule(values: list[float]) -> list[float]:
+    def rule(values: list[float], begin: int) -> list[float]:
         found = []
-        for i in range(len(values) + 1):
-            past = sorted(
-                one for day in range(1, days + 1) if i >= day * DAY and (one := values[i - day * DAY]) > NEVER
-            )
+        for i in range(begin, len(values) + 1):
+            past = sorted(one for back in backs if i >= back and (one := values[i - back]) > NEVER)
             found.append(past[min(len(past) - 1, int(USUAL_QUANTILE * len(past)))] if past else NEVER)
         return found
 
@@ -286,7 +308,7 @@ RULES: dict[str, Rule] = {
     "the most around this hour on seven days": _same_hour(7, around=True),
     "the most around this hour on fourteen days": _same_hour(14, around=True),
     "the most at this hour on seven days": _same_hour(7, around=False),
-    "the most around this hour of the week": _same_hour_of_week,
+    "the most around this hour of the week": _most_of((DAY, WEEK, 2 * WEEK, 3 * WEEK, 4 * WEEK), around=True),
     "the usual at this hour of a week": _usual_of_hour(7),
     "the usual at this hour of two weeks": _usual_of_hour(14),
 }

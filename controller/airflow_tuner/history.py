@@ -1,4 +1,4 @@
-"""The most memory of each hour over weeks: what a forecast rests on. Pure."""
+"""The most memory, or CPU, of each hour over weeks: what is foreseen rests on it. Pure."""
 
 import base64
 import binascii
@@ -8,11 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-HOURS = 9 * 7 * 24
+WEEK = 7 * 24
+
+KNOWN_OF_WEEK = 120
+"""Hours of the last week that must be known for its peak to have been seen."""
+
+HOURS = 9 * WEEK
 """Hours that are kept: nine weeks hold two month-ends."""
 
 MOST = 2**32 - 1
-"""MiB; the largest peak that can be packed."""
+"""The largest peak that can be packed."""
 
 SECONDS = 3600
 
@@ -24,7 +29,7 @@ class History:
     first: int = 0
     """The first hour, counted from the epoch in UTC."""
     peaks: tuple[int | None, ...] = ()
-    """In MiB; `None`: not known."""
+    """In MiB, or thousandths of a core; `None`: not known."""
 
     @property
     def end(self) -> int:
@@ -36,8 +41,13 @@ class History:
         """Hours that are known."""
         return len(self.peaks) - self.peaks.count(None)
 
+    def week_before(self, hour: int) -> tuple[int, bool]:
+        """How many hours of the week before an hour are known, and whether those tell of the whole week."""
+        known = [one for one in range(hour - WEEK, hour) if self.at(one) is not None]
+        return len(known), len(known) >= KNOWN_OF_WEEK and known[0] < hour - WEEK + 12
+
     def at(self, hour: int) -> int | None:
-        """The peak of an hour, in MiB; `None`: not known."""
+        """The peak of an hour; `None`: not known."""
         return self.peaks[hour - self.first] if self.first <= hour < self.end else None
 
     def noted(self, hour: int, peak: int) -> "History":
@@ -74,6 +84,16 @@ class History:
         return History(start, tuple(most(hour) for hour in range(start, end)))
 
 
+def of_tasks(target: str) -> str:
+    """The name under which the tasks of a group of workers have their history, beside that of its memory."""
+    return f"{target} tasks"
+
+
+def of_cpu(target: str) -> str:
+    """The name under which the CPU of a target has its history."""
+    return f"{target} cpu"
+
+
 def hour_of(at: datetime) -> int:
     """The hour that a time is in, counted from the epoch in UTC."""
     return int(at.astimezone(UTC).timestamp()) // SECONDS
@@ -81,7 +101,7 @@ def hour_of(at: datetime) -> int:
 
 def packed(history: History) -> str:
     """As text: `first:` and the peaks in base64."""
-    # 0 stands for an hour that is not known; what holds no MiB is one.
+    # 0 stands for an hour that is not known; what is less than one is one.
     numbers = array("I", (0 if peak is None else min(max(1, peak), MOST) for peak in history.peaks))
     return f"{history.first}:{base64.b64encode(zlib.compress(numbers.tobytes(), 9)).decode()}"
 

@@ -75,9 +75,14 @@ class Flow:
 
         The running tasks go on; of the waiting ones those run at once that are not done in time by turns.
         """
-        share = 1.0 if self.duration is None else min(1.0, (self.duration + HELD_LONGER) / self.objective)
-        total = min(math.ceil(DEMAND_MARGIN * (self.running + self.waiting * share)), self.running + self.waiting)
+        total = min(math.ceil(DEMAND_MARGIN * self.at_once), self.running + self.waiting)
         return math.ceil(total / self.workers)
+
+    @property
+    def at_once(self) -> float:
+        """Tasks that must run at once for that."""
+        share = 1.0 if self.duration is None else min(1.0, (self.duration + HELD_LONGER) / self.objective)
+        return self.running + self.waiting * share
 
     @property
     def told(self) -> str:
@@ -134,6 +139,13 @@ def _of_celery(pods: Sequence[Pod], slots: int, tasks: Tasks, objective: int) ->
         return None
     waiting, passing = max(0, tasks.handed_out - sum(told)), tasks.waiting_least == 0
     return Flow(waiting, sum(told), slots, len(pods), tasks.duration, objective, passing)
+
+
+def own_queues(workload: Workload, seen: Sequence[Workload]) -> bool:
+    """No other group of workers takes tasks from its queues."""
+    others = [item for item in seen if item.component == "worker" and item.name != workload.name]
+    mine = {*queues(workload, workload.living)}
+    return not any(mine & {*queues(item, item.living)} for item in others)
 
 
 def other_cause(

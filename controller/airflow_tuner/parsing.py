@@ -16,14 +16,27 @@ from airflow_tuner.sentence import listed, short
 from airflow_tuner.steps import Past, Step
 from airflow_tuner.telemetry import Parsing
 
+EAGER = "ParsingEager"
+"""The word for that files are parsed more often than the objective asks for: a reason of changes, nothing is wrong."""
+
 DEFAULT_PROCESSES = 2
 """Airflow's own, where the container states none (both lines)."""
 
 TOLERANCE = 1.2
 """A share or an objective is missed from this times it on: both are measured over a short time."""
 
-SPARE = 5
-"""Seconds of the freshness objective left for what comes after the parse: serialising, and the next look."""
+SPARE = 12
+"""Seconds of the freshness objective left for the file's turn, its parse and serialising, and the next look (measured:
+files were parsed 4 to 15 s after their interval); of an objective below a minute a fifth."""
+
+ROOM = 1.05
+"""On the seconds of a round that must fit the objective: files take longer by turns."""
+
+SPARED = 0.05
+"""Cores from which parsing more seldom is worth a restart though nothing is wrong."""
+
+CALM = timedelta(days=1)
+"""So long nothing was changed about parsing before it becomes more seldom though nothing is wrong."""
 
 ROUNDS = 2
 """Rounds over which their rate and cost are averaged at least: between two of them parsing costs nothing (measured: at
@@ -81,9 +94,12 @@ def assess(spec: api.Spec, workload: Workload, past: Past, before: Values, seen:
         return Assessment(share=share, hold=told)
     cpu = sum(pod.usage.cpu_of_rounds.value for pod in pods if pod.usage.cpu_of_rounds is not None)
     facts = _right(spec, wanted, workload, before, Assessment(found, cpu, share), found, cpu)
-    hold = _waits(spec, workload, past, before, seen) or _young(spec, facts, workload, seen) if facts.cause else ""
+    hold = ""
+    if facts.cause:
+        hold = _waits(facts.cause, spec, workload, past, before, seen) or _young(spec, facts, workload, seen)
     step = _step(spec, wanted, workload, before, facts) if facts.cause and not hold else None
-    return replace(facts, hold=hold, step=step)
+    # Parsing more often than need be is nothing wrong.
+    return replace(facts, cause="" if facts.cause == EAGER else facts.cause, hold=hold, step=step)
 
 
 def rounds(spec: api.Spec, workloads: Iterable[Workload], line: str | None) -> int:
@@ -165,11 +181,12 @@ def _shown(value: int | None) -> str:
     return "as configured" if value is None else f"{value}"
 
 
-def _waits(spec: api.Spec, workload: Workload, past: Past, before: Values, seen: Observation) -> str:
+def _waits(cause: str, spec: api.Spec, workload: Workload, past: Past, before: Values, seen: Observation) -> str:
     """Why nothing is done yet about what is wrong; empty where something can be."""
     if before.memory.limit is None:
         return "The container has no memory limit: it gets one first."
     changed, cooldown = past.parsing_changed, timedelta(seconds=spec.changes.cooldown.parsing_seconds)
+    cooldown = max(cooldown, CALM) if cause == EAGER else cooldown
     if changed is not None and seen.at - changed < cooldown:
         return f"Parsing was changed at {changed:%H:%M:%S}: the cooldown is running."
     born = [environment.stated(workload.component, pod.environment, seen.line) for pod in workload.living]
@@ -184,10 +201,10 @@ def _waits(spec: api.Spec, workload: Workload, past: Past, before: Values, seen:
 
 
 def _young(spec: api.Spec, facts: Assessment, workload: Workload, seen: Observation) -> str:
-    """Why parsing is not made more frequent yet: a container that has just begun seems to cost little."""
+    """Why parsing is neither made more frequent nor more seldom yet: a container that has just begun tells little."""
     since = max((pod.started for pod in workload.living if pod.started is not None), default=None)
     needed = rounds(spec, [workload], seen.line)
-    if facts.cause != "DagsStale" or since is None or seen.at - since >= timedelta(seconds=needed):
+    if facts.cause not in {"DagsStale", EAGER} or since is None or seen.at - since >= timedelta(seconds=needed):
         return ""
     return f"{short(workload.label)} runs since {since:%H:%M:%S}: what a round costs is known {needed} s after that."
 
@@ -204,7 +221,8 @@ def _right(
     """The right interval, and what is wrong now."""
     fresh = spec.objectives.dag_freshness_seconds
     by_cpu = math.ceil(cpu * found.cycle / facts.share)
-    by_freshness = fresh - SPARE - math.ceil(_loop(found, _processes(before)))
+    # Once they have begun at different times, files do not wait for a whole round.
+    by_freshness = math.floor(fresh - _spare(fresh))
     bounds = wanted.interval_seconds
     interval = min(max(by_cpu, by_freshness, bounds.min), bounds.max)
     facts = replace(facts, interval=interval)
@@ -217,6 +235,9 @@ def _right(
         return replace(facts, cause="ParsingOverloaded", told=told)
     if found.oldest > TOLERANCE * fresh:
         return replace(facts, cause="DagsStale", told=f"{told} The objective is {fresh} s.")
+    present = before.interval or found.cycle
+    if interval >= (1 + WORTH) * present and cpu * (1 - present / interval) >= SPARED and found.oldest <= fresh:
+        return replace(facts, cause=EAGER, told=f"{told} The objective of {fresh} s asks for no more.")
     return facts
 
 
@@ -232,7 +253,7 @@ def _step(
         return None
     processes = _enough(spec, wanted, before, facts, found)
     # Overloaded, it is never parsed more often for that; stale, never more seldom.
-    if facts.cause == "ParsingOverloaded":
+    if facts.cause in {"ParsingOverloaded", EAGER}:
         worth = interval >= (1 + WORTH) * (before.interval or found.cycle)
     else:
         # Where one round follows the other without a pause, the interval is not what files wait for.
@@ -271,11 +292,16 @@ def _enough(spec: api.Spec, wanted: api.Parsing, before: Values, facts: Assessme
     """More processes where one round does not fit the objective, and the CPU share allows it."""
     fresh, present = spec.objectives.dag_freshness_seconds, _processes(before)
     within = (facts.cpu or 0) * found.cycle <= facts.share * fresh
-    if wanted.processes is None or not within or _loop(found, present) <= fresh - SPARE:
+    room = (fresh - _spare(fresh)) / ROOM
+    if wanted.processes is None or not within or _loop(found, present) <= room:
         return before.processes
-    needed = math.ceil(found.files * found.seconds / (fresh - SPARE))
+    needed = math.ceil(found.files * found.seconds / room)
     enough = min(max(needed, wanted.processes.min), wanted.processes.max)
     return enough if enough > present else before.processes
+
+
+def _spare(fresh: int) -> float:
+    return min(SPARE, fresh / 5)
 
 
 def _loop(found: Parsing, processes: int) -> float:

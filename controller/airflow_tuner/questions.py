@@ -202,6 +202,17 @@ SLOWEST_FILES = named(
     "parsing is left alone",
 )
 
+
+def _hourly(on: Naming) -> str:
+    slots = " + ".join(on.slots.replace("$state", state) for state in ("running", "queued"))
+    parts = {"all": slots, "queue": f"sum by (queue) ({on.states})"}
+    return apart({name: f"max_over_time(({promql})[1h:1m])" for name, promql in parts.items()})
+
+
+HOURLY_TASKS = named("hourly_tasks", _hourly, "tasks", "the history of tasks begins with the operator")
+"""Most tasks that ran or waited for a worker at once in each hour, in all queues and in each; asked as a range, hour by
+hour, of the time before the operator looked."""
+
 AIRFLOW = (GAUGES, QUEUES, AIRFLOW_RATES, AIRFLOW_SIGNS, SLOWEST_FILES)
 """Asked where slots or parsing are tuned, or tasks run in a scheduler that the policy names."""
 

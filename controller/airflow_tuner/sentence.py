@@ -8,6 +8,8 @@ LONGEST = 1024
 
 def plain(text: str) -> str:
     """`text` in one line, without what moves a terminal's cursor or turns the direction of the text."""
+    if text.isprintable():
+        return text
     return "".join(one if one.isprintable() else " " if one.isspace() else "\N{REPLACEMENT CHARACTER}" for one in text)
 
 

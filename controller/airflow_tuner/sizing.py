@@ -4,21 +4,24 @@ A raise comes before the peak that is foreseen; a decrease comes late, is far sm
 missing or new evidence.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from airflow_tuner import api, kills, quantity
 from airflow_tuner.footprint import Footprint
-from airflow_tuner.forecast import DAY, WEEK, Forecast, forecast
+from airflow_tuner.forecast import AHEAD, DAY, Forecast, forecast
 from airflow_tuner.history import History, hour_of
 from airflow_tuner.model import Memory, MetricsState, Observation, Pod, Values, Workload
 from airflow_tuner.quantity import MEBIBYTE, readable
 from airflow_tuner.sentence import counted, short
 from airflow_tuner.steps import PROBE_SPIKE, Bounds, Past, Step
 
-RESERVED = 3
-"""Hours that a request is for, the present one included. A limit is for all hours that are foreseen: with one for the
-afternoon alone a night without an operator would end in kills."""
+LEAD = timedelta(minutes=10)
+"""So long before an hour begins the request is for it."""
+
+HELD = 8
+"""Hours that a limit is for, the present one included: it must hold through a night without an operator."""
 
 PRESENT = 1.1
 """On the most that is held at present: it may grow while the resize is on its way."""
@@ -27,9 +30,12 @@ SPARE = 30 * MEBIBYTE
 """On every limit: the kernel's own memory of a container, and what lies between two samples."""
 
 WORTH = 0.02
-"""Share of the present value below which a raise is not worth a change."""
+"""Share of the present limit below which a raise is not worth a change."""
 
-LOWER = 0.85
+WORTH_RESERVING = 0.05
+"""The same of a request: nobody is killed for what it lacks."""
+
+LOWER = 0.88
 """Share of the present value from which a decrease is worth a change."""
 
 AFTER_KILL = timedelta(hours=6)
@@ -37,9 +43,6 @@ AFTER_KILL = timedelta(hours=6)
 
 AFTER_REFUSAL = timedelta(days=1)
 """So long after the API server refused pods with what was decided, nothing is raised for a forecast: a quota stays."""
-
-KNOWN_OF_WEEK = 120
-"""Hours of the last week that must be known for its peak to have been seen."""
 
 LEAK_FROM = 2 * MEBIBYTE / 3600
 """Bytes per second from which memory that rises evenly is no demand."""
@@ -90,7 +93,8 @@ def assess(subject: Subject) -> Sizing:
     ahead = forecast(history, hour, days)
     if not ahead:
         return Sizing()
-    foreseen = replace(max(ahead, key=lambda one: one.safe), usual=max(one.usual for one in ahead[:RESERVED]))
+    soon, held_for = _spans(subject)
+    foreseen = replace(max(ahead[:held_for], key=lambda one: one.safe), usual=max(one.usual for one in ahead[:soon]))
     known = (unleaked(pod, subject.seen.at) for pod in workload.living)
     held = max((size for size in known if size is not None), default=0.0)
     carried = subject.law.need(subject.slots) if subject.law is not None and subject.slots else 0
@@ -108,15 +112,24 @@ def assess(subject: Subject) -> Sizing:
         return Sizing(foreseen, target, step)
     # A limit that may have to carry more tasks than ever ran is not lowered.
     kept = subject.runs_tasks and not carried
-    lower = replace(target, limit=now.limit) if kept else _above_the_day(subject, target, history.at(hour))
+    lower = replace(target, limit=now.limit) if kept else _above_the_day(subject, target, history)
     if kept and equal(spec, workload):
         lower = now
     if (less := _less(now, lower)) != now:
-        hold = _held(subject, history)
+        hold = _memory_held(subject, history)
         return Sizing(
             foreseen, target, None if hold else _step(subject, foreseen, less, carried, "MemoryReleased"), hold
         )
     return Sizing(foreseen, target)
+
+
+def _spans(subject: Subject) -> tuple[int, int]:
+    """Hours that the request and the limit are for, the present one included."""
+    live = not any(pod.restarts_on_resize for pod in subject.workload.living)
+    if subject.spec.mode is api.Mode.RECOMMEND or not live:
+        # Nobody follows the hours by hand, nor by restarts.
+        return AHEAD, AHEAD
+    return hour_of(subject.seen.at + LEAD) - hour_of(subject.seen.at) + 1, HELD
 
 
 def leaks(pod: Pod) -> float:
@@ -143,10 +156,15 @@ def equal(spec: api.Spec, workload: Workload) -> bool:
     own, component = spec.worker(workload.target, workload.name), spec.component(workload.component)
     entry = own if workload.component == "worker" else component
     stated = entry is not None and entry.memory.limit_equals_request
+    return stated or guaranteed(workload)
+
+
+def guaranteed(workload: Workload) -> bool:
+    """Its pods are Guaranteed; without pods, as its container says."""
     born = all(
         key in workload.limits and workload.requests.get(key) == workload.limits[key] for key in ("cpu", "memory")
     )
-    return stated or any(pod.guaranteed for pod in workload.pods) or (not workload.pods and born)
+    return any(pod.guaranteed for pod in workload.pods) or (not workload.pods and born)
 
 
 def _more(subject: Subject, target: Memory) -> Memory:
@@ -157,17 +175,19 @@ def _more(subject: Subject, target: Memory) -> Memory:
     if request and not equal(subject.spec, subject.workload):
         wanted = quantity.rounded(min(wanted, most))
     more = Memory(
-        max(request, wanted) if wanted > (1 + WORTH) * request else now.request,
+        max(request, wanted) if wanted > (1 + WORTH_RESERVING) * request else now.request,
         target.limit if (target.limit or 0) > (1 + WORTH) * limit else now.limit,
     )
     # The one may rise where the other is what it was.
     return replace(more, limit=max(more.limit or 0, more.request or 0))
 
 
-def _above_the_day(subject: Subject, target: Memory, hour: int | None) -> Memory:
-    """What is lowered stays above the most of the last day, and of this hour (in MiB): no rule may miss those."""
+def _above_the_day(subject: Subject, target: Memory, history: History) -> Memory:
+    """What is lowered stays above the most of the last day, also of pods that are gone: no rule may miss that."""
+    hour = hour_of(subject.seen.at)
     told = [pod.usage.anonymous_day.value for pod in subject.workload.living if pod.usage.anonymous_day is not None]
-    most = quantity.rounded(PRESENT * max([*told, (hour or 0) * MEBIBYTE], default=0.0)) + SPARE
+    told += [float((history.at(one) or 0) * MEBIBYTE) for one in range(hour - DAY, hour + 1)]
+    most = quantity.rounded(PRESENT * max(told)) + SPARE
     limit = max(target.limit or 0, min(most, subject.before.memory.limit or most))
     return Memory(limit if equal(subject.spec, subject.workload) else target.request, limit)
 
@@ -180,42 +200,55 @@ def _less(now: Memory, target: Memory) -> Memory:
 
 
 def _within(subject: Subject, seconds: int) -> bool:
-    """The last change of the target is so recent."""
-    changed = subject.past.changed
+    """The last change of its memory is so recent. Slots that follow the hours are no reason for memory to wait."""
+    changed = subject.past.memory_changed
     return changed is not None and subject.seen.at - changed < timedelta(seconds=seconds)
 
 
-def _held(subject: Subject, history: History) -> str:
-    """Why memory that is not needed is kept for now; empty where it may be released."""
-    spec, seen, past, pods = subject.spec, subject.seen, subject.past, subject.workload.pods
-    hour, living = hour_of(seen.at), subject.workload.living
-    known = [one for one in range(hour - WEEK, hour) if history.at(one) is not None]
-    whole = len(known) >= KNOWN_OF_WEEK and known[0] < hour - WEEK + DAY // 2
+def held(subject: Subject, history: History, own: Mapping[str, bool], *, recent: bool) -> str:
+    """Why what is not needed is kept for now, be it memory or CPU; empty where it may be released.
+
+    `own`: the reasons that hold for one of them alone; `recent`: the cooldown after its last change is running.
+    """
+    spec, seen, changed = subject.spec, subject.seen, subject.past.template_changed
+    known, whole = history.week_before(hour_of(seen.at))
+    reasons = {
+        "the policy forbids it (changes.releases: false)": spec.mode is api.Mode.ENFORCE and not spec.changes.releases,
+        "the past is still being read": seen.reading,
+        f"only {known} hours of the last week are known": not whole,
+        **own,
+        "this is no usual time: a DAG runs away, or the database is slow": not seen.usual,
+        "the template was changed within a day": changed is not None and seen.at - changed < AFTER_TEMPLATE,
+        "the cooldown after the last change is running": recent,
+    }
+    why = next((reason for reason, holds in reasons.items() if holds), "")
+    return why and f"Less would do, but {why}."
+
+
+def fresh(subject: Subject) -> bool:
+    """What its pods take now can be known."""
+    return subject.seen.metrics.state is MetricsState.FRESH and bool(subject.workload.living)
+
+
+def _memory_held(subject: Subject, history: History) -> str:
+    seen, past, living = subject.seen, subject.past, subject.workload.living
 
     def within(at: datetime | None, span: timedelta) -> bool:
         return at is not None and seen.at - at < span
 
-    fresh = seen.metrics.state is MetricsState.FRESH and living and all(pod.usage.anonymous for pod in living)
     killed = any(
         within(None if pod.death is None else pod.death.at, AFTER_KILL) or kills.recent_process_kills(pod.usage)
-        for pod in pods
+        for pod in subject.workload.pods
     )
-    reasons = {
-        "the policy does not allow it (changes.releases)": spec.mode is api.Mode.ENFORCE and not spec.changes.releases,
-        "the past is still being read": seen.reading,
-        f"only {len(known)} hours of the last week are known": not whole,
-        "what the pods hold now is not known": not fresh,
+    own = {
+        "what the pods hold now is not known": not fresh(subject) or not all(pod.usage.anonymous for pod in living),
         "they leak": any(leaks(pod) for pod in living),
-        "this is no usual time: a DAG runs away, or the database is slow": not seen.usual,
         "something was killed for memory within six hours": killed
         or within(past.raised.at if past.raised else None, AFTER_KILL)
         or within(past.endured_at, AFTER_KILL),
         "the node was short of memory within a day": within(past.pressed, AFTER_TEMPLATE),
-        "the template was changed within a day": within(past.template_changed, AFTER_TEMPLATE),
-        "the cooldown after the last change is running": _within(subject, spec.changes.cooldown.lower_seconds),
     }
-    why = next((reason for reason, holds in reasons.items() if holds), "")
-    return why and f"Less would do, but {why}."
+    return held(subject, history, own, recent=_within(subject, subject.spec.changes.cooldown.lower_seconds))
 
 
 def _step(subject: Subject, foreseen: Forecast, after: Memory, carried: int, reason: str) -> Step:
@@ -232,11 +265,12 @@ def _step(subject: Subject, foreseen: Forecast, after: Memory, carried: int, rea
         bound = f" The limit is what {slots}: {subject.law.told(subject.slots or 0, 0) if subject.law else ''}."
     elif after.limit == subject.bounds.max:
         bound = f" {subject.bounds.told[0].upper()}{subject.bounds.told[1:]}."
-    days = subject.spec.objectives.days_per_out_of_memory
+    days, (soon, held_for) = subject.spec.objectives.days_per_out_of_memory, _spans(subject)
+    coming = "this hour takes" if soon == 1 else f"the {soon} hours from this one on take"
     return Step(
         replace(subject.before, memory=after),
         reason,
         f"Memory {', '.join(parts)} for all pods of {short(workload.label)}: from the hourly peaks of "
-        f"{foreseen.days:.1f} days, the next {RESERVED} hours take {foreseen.usual:.0f} MiB usually, and the next day "
-        f"more than {foreseen.safe:.0f} MiB once in {days} days (foreseen from {foreseen.rule}).{bound}",
+        f"{foreseen.days:.1f} days, {coming} {foreseen.usual:.0f} MiB usually, and the next {held_for} hours more than "
+        f"{foreseen.safe:.0f} MiB once in {days} days (foreseen from {foreseen.rule}).{bound}",
     )

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from airflow_tuner import api, kills, quantity
 from airflow_tuner.model import Kill, Kind, Memory, Values, Workload
-from airflow_tuner.quantity import readable
+from airflow_tuner.quantity import readable, readable_cpu
 from airflow_tuner.sentence import fitted, short
 
 OOM_FACTOR = 1.5
@@ -48,6 +48,10 @@ class Past:
     tuned: api.Tuned | None = None
     changed: datetime | None = None
     """Last change of any kind."""
+    memory_changed: datetime | None = None
+    """Last change of its memory."""
+    cpu_changed: datetime | None = None
+    """Last change of its CPU."""
     slots_changed: datetime | None = None
     """Last change of its slots."""
     parsing_changed: datetime | None = None
@@ -143,8 +147,9 @@ def pods_refused(workload: Workload, past: Past, before: Values) -> Step | None:
     if refusal is None or tuned is None or before == workload.values:
         return None
     ours = refusal.at >= datetime.fromisoformat(tuned.since) or tuned.limits.memory in refusal.why
+    sized = ("memory",) if tuned.requests.cpu is None else ("memory", "cpu")
     # A quota on something else, such as the number of pods, is no matter of ours.
-    if not ours or ("exceeded quota" in refusal.why and "memory" not in refusal.why):
+    if not ours or ("exceeded quota" in refusal.why and not any(name in refusal.why for name in sized)):
         return None
     return Step(
         workload.values,
@@ -183,7 +188,8 @@ def usual(
     """The ordinary step, and whether kills of the node's shortage are left waiting for the cooldown."""
     pressed = _node_pressure(spec, bounds, before, nodes)
     step = _below_minimum(bounds, before) or pressed or _limits_missing(bounds, workload, before)
-    if past.changed is not None and now - past.changed < timedelta(seconds=spec.changes.cooldown.raise_seconds):
+    last = past.memory_changed
+    if last is not None and now - last < timedelta(seconds=spec.changes.cooldown.raise_seconds):
         return None, pressed is not None
     return step, pressed is not None and step is not pressed
 
@@ -204,6 +210,8 @@ def _template_changed(bounds: Bounds, workload: Workload, old: Values) -> Step:
         for name, then, now in (
             ("limit", _text(old.memory.limit), _text(new.memory.limit)),
             ("request", _text(old.memory.request), _text(new.memory.request)),
+            ("CPU request", cpu_text(old.cpu.request), cpu_text(new.cpu.request)),
+            ("CPU limit", cpu_text(old.cpu.limit), cpu_text(new.cpu.limit)),
             ("slots", old.concurrency, new.concurrency),
             ("parsing interval", old.interval, new.interval),
             ("parsing processes", old.processes, new.processes),
@@ -344,6 +352,11 @@ def _told(killed: Sequence[Kill]) -> str:
 
 def _text(size: int | None) -> str:
     return "none" if size is None else readable(size)
+
+
+def cpu_text(size: int | None) -> str:
+    """Thousandths of a core for a sentence."""
+    return "none" if size is None else readable_cpu(size)
 
 
 def _shown(value: object) -> str:

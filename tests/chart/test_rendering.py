@@ -118,7 +118,7 @@ def test_by_default_the_whole_cluster_is_watched(render: Render) -> None:
         "--sources=/etc/airflow-tuner/sources.yaml",
         "--health-port=8080",
         "--metrics-port=8081",
-        "--changes-per-hour=30",
+        "--changes-per-hour=60",
         "--log-level=info",
         "--all-namespaces",
     ]

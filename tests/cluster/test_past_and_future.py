@@ -80,7 +80,7 @@ def test_what_weeks_did_not_take_is_given_back_in_place_and_the_past_outlives_it
         eventually(lambda: len(airflow.pods()) == 2, "two workers")
         airflow.run_all()
         exporter.body = present(airflow, 300)
-        airflow.policy(changes={"releases": True})
+        airflow.policy()
         with Operator(area, chart, prometheus.url, [NAMESPACE]):
             eventually(lambda: "history" in airflow.status(), "a change", 60)
             (change,) = airflow.status()["history"]

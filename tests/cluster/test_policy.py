@@ -66,10 +66,10 @@ def test_a_number_of_bytes_is_a_quantity_and_what_is_left_out_is_filled_in(airfl
     }
     assert spec["objectives"] == {"queueLagSeconds": 30, "dagFreshnessSeconds": 60, "daysPerOutOfMemory": 365}
     assert spec["changes"] == {
-        "cooldown": {"raiseSeconds": 600, "lowerSeconds": 7200, "concurrencySeconds": 60, "parsingSeconds": 900},
+        "cooldown": {"raiseSeconds": 600, "lowerSeconds": 3600, "concurrencySeconds": 60, "parsingSeconds": 900},
         "maxStep": {"memoryPercent": 50, "concurrencyPercent": 100},
         "restarts": {"allowed": False},
-        "releases": False,
+        "releases": True,
     }
 
 

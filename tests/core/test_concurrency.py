@@ -166,7 +166,7 @@ def test_slots_that_come_and_go_do_not_add_to_the_request() -> None:
     request = last.request
     for _ in range(3):
         at = last.seen.at + DAY
-        calm = at_rest(replace(applied(last), at=at, airflow=airflow(tasks(0, 0, busy_day=1))))
+        calm = at_rest(replace(applied(last), at=at, airflow=airflow(tasks(0, 0, busy_day=1)), broker=None))
         last = turn(slots_spec(), calm, last.status)
         for _ in range(5):
             last = turn(slots_spec(), replace(applied(last), at=last.seen.at + DAY), last.status)
@@ -376,7 +376,7 @@ def test_airflow_2_does_not_say_which_of_several_groups_waits() -> None:
 
 def idle(at: datetime = NOW, *, slots_: int = 16, busy_day: int | None = 4, prior: Turn | None = None) -> Observation:
     seen = observed(celery(slots_, busy=0)) if prior is None else applied(prior)
-    return replace(seen, at=at, airflow=airflow(tasks(0, 0, busy_day=busy_day)), broker="")
+    return replace(seen, at=at, airflow=airflow(tasks(0, 0, busy_day=busy_day)), broker=None)
 
 
 def test_slots_that_stood_idle_for_a_day_fall_a_step_a_day_and_the_limit_stays() -> None:

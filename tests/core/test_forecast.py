@@ -105,10 +105,11 @@ def test_hours_that_are_not_known_take_nothing_away() -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_a_rule_foresees_each_hour_from_those_before_it_alone(rule: str) -> None:
     values = [float(peak or 0) for peak in load(7, 16).peaks]
-    whole = RULES[rule](values)
+    whole = RULES[rule](values, 0)
     assert len(whole) == len(values) + 1
     for hour in (DAY, 100, WEEK + 1, len(values) - 1):
-        assert RULES[rule](values[:hour])[-1] == whole[hour]
+        assert RULES[rule](values[:hour], hour) == [whole[hour]]
+        assert RULES[rule](values, hour) == whole[hour:]
 
 
 @settings(max_examples=10, deadline=None)

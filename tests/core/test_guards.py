@@ -23,7 +23,14 @@ def rich(request: int = 3000, limit: int = 4096, slots_: int = 8, **fields: Any)
     """Two workers of which everything is known: they have far more memory and slots than they ever used."""
     known = usage(**{"anonymous": 300, "anonymous_day": 320, **CALM, **fields})
     pods = [
-        pod(f"airflow-worker-{index}", request=request, limit=limit, slots=slots(slots_, busy=0), usage=known, node="a")
+        pod(
+            f"airflow-worker-{index}",
+            request=request,
+            limit=limit,
+            slots=slots(slots_, busy=0, autoscaled=False),
+            usage=known,
+            node="a",
+        )
         for index in range(2)
     ]
     workload = worker(*pods, request=request, limit=limit, stated=Values(concurrency=slots_), replicas=2)

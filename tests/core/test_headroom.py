@@ -239,7 +239,7 @@ def test_a_request_far_above_a_days_need_is_told_with_what_would_do() -> None:
     assert finding.message == (
         "2 pods of StatefulSet/airflow-worker held at most 500 MiB within a day, page cache not counted: 755 MiB would "
         "do. The request is 4096 MiB, the limit 4096 MiB. A request of that size would free 6682 MiB on the nodes. The "
-        "operator lowers no memory unless changes.releases of the policy allows it."
+        "operator releases what the coming hours do not take. It waits for a forecast from a week of hourly peaks."
     )
     assert turn(spec(), observed(idle)).reasons == [], "nothing is lowered"
 

@@ -95,7 +95,7 @@ def test_each_line_has_its_own_section_for_parsing(line: str, section: str) -> N
 
 def test_processes_are_told_beside_the_interval() -> None:
     last = turn(parsing_spec(processes=(1, 8), mode="Recommend"), crawling())
-    assert tree(last) == {"config": {"dag_processor": {"parsing_processes": 4}}}
+    assert tree(last) == {"config": {"dag_processor": {"parsing_processes": 5}}}
 
 
 def test_other_components_have_resources_under_their_own_keys() -> None:

@@ -88,7 +88,7 @@ def test_the_slowest_files_are_named() -> None:
 
 def test_where_dags_are_stale_the_interval_falls_to_what_keeps_them_fresh() -> None:
     last = turn(parsing_spec(), stale())
-    assert (last.reasons, last.target.desired.interval) == (["DagsStale"], 60 - 5 - 3)
+    assert (last.reasons, last.target.desired.interval) == (["DagsStale"], 60 - 12)
 
 
 def test_freshness_asks_for_no_more_cpu_than_the_share() -> None:
@@ -97,9 +97,43 @@ def test_freshness_asks_for_no_more_cpu_than_the_share() -> None:
 
 
 def test_where_nothing_is_wrong_nothing_changes() -> None:
-    for interval in (None, 10, 30, 600):
+    for interval in (None, 42, 48, 600):
         last = turn(parsing_spec(), looked(parsed(every=50), 0.5, interval=interval))
         assert (last.reasons, last.found, last.target.tuned) == ([], [], None)
+
+
+def test_files_that_are_parsed_more_often_than_the_objective_asks_for_are_parsed_more_seldom() -> None:
+    last = turn(parsing_spec(), looked(parsed(every=30, seconds=0.5), 0.5, interval=30))
+    assert (last.reasons, last.target.desired.interval, last.found) == (["ParsingEager"], 48, [])
+    assert "The objective of 60 s asks for no more." in last.target.why
+    rest = turn(parsing_spec(), later(last, parsed(every=48), 0.31, seconds=90000), last.status)
+    assert rest.reasons == []
+
+
+def test_a_few_quick_files_are_not_worth_a_restart_nor_is_one_soon_after_another() -> None:
+    assert turn(parsing_spec(), looked(parsed(every=30), 0.13, interval=30)).reasons == []
+    first = turn(parsing_spec(), stale())
+    short = turn(
+        parsing_spec(objectives={"dagFreshnessSeconds": 200}),
+        later(first, parsed(every=48), 0.4, seconds=3600),
+        first.status,
+    )
+    assert short.reasons == []
+    day = turn(
+        parsing_spec(objectives={"dagFreshnessSeconds": 200}),
+        later(first, parsed(every=48), 0.4, seconds=86400),
+        first.status,
+    )
+    assert day.reasons == ["ParsingEager"]
+
+
+@pytest.mark.parametrize(("objective", "interval"), [(30, 24), (60, 48), (600, 588)])
+def test_a_fifth_of_the_objective_but_no_more_than_twelve_seconds_is_left_for_a_files_turn(
+    objective: int, interval: int
+) -> None:
+    policy = parsing_spec(objectives={"dagFreshnessSeconds": objective})
+    last = turn(policy, looked(parsed(10, every=900, seconds=0.5), 0.01, interval=900))
+    assert (last.reasons, last.target.desired.interval) == (["DagsStale"], interval)
 
 
 @pytest.mark.parametrize(("cpu", "oldest"), [(0.6, 30), (0.3, 72)])
@@ -164,8 +198,8 @@ def test_what_was_decided_and_is_in_force_changes_nothing_more() -> None:
 def test_after_the_slow_files_are_gone_the_interval_comes_back_to_what_freshness_needs() -> None:
     first = turn(parsing_spec(), overloaded())
     after = turn(parsing_spec(), later(first, parsed(3, every=120, seconds=0.2), 0.02), first.status)
-    assert (after.reasons, after.target.desired.interval) == (["DagsStale"], 54)
-    rest = turn(parsing_spec(), later(after, parsed(3, every=54, seconds=0.2), 0.04), after.status)
+    assert (after.reasons, after.target.desired.interval) == (["DagsStale"], 48)
+    rest = turn(parsing_spec(), later(after, parsed(3, every=48, seconds=0.2), 0.04), after.status)
     assert (rest.reasons, rest.found) == ([], [])
 
 
@@ -237,9 +271,9 @@ def crawling(cpu: float = 0.1) -> Observation:
 def test_more_processes_come_before_a_smaller_interval() -> None:
     last = turn(parsing_spec(processes=(1, 8)), crawling())
     assert last.reasons == ["DagsStale"]
-    assert (last.target.desired.interval, last.target.desired.processes) == (30, 4)
-    assert last.target.why.startswith("Parsing processes 2 -> 4 for Deployment/airflow-dag-processor: ")
-    assert env(last) == {PROCESSES: "4"}
+    assert (last.target.desired.interval, last.target.desired.processes) == (30, 5)
+    assert last.target.why.startswith("Parsing processes 2 -> 5 for Deployment/airflow-dag-processor: ")
+    assert env(last) == {PROCESSES: "5"}
 
 
 def test_processes_stay_inside_their_bounds_and_where_none_are_named() -> None:

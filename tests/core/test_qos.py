@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_tuner import status
-from airflow_tuner.model import Death, Memory, Observation, Pod, Workload
+from airflow_tuner.model import Cpu, Death, Memory, Observation, Pod, Workload
 from core.test_concurrency import celery, crowded
 from core.test_sizing import asked, holding
 from core.worlds import NOW, Turn, applied, memory, observed, pod, reborn, slots_spec, spec, turn, usage, worker
@@ -92,6 +92,9 @@ def test_a_running_pod_of_another_class_is_resized_within_it_and_its_successor_i
     (successor,) = reborn(last).workloads[0].pods
     assert successor.memory == memory(1536, 1536)
     assert turn(spec(workers=EQUAL), applied(last, seconds=60), last.status).reasons == []
+    tuned = replace(running, cpu=Cpu(300, 500))
+    assert status.resized(last.target, tuned) == memory(1536, 1536), "its CPU says that it stays as it is"
+    assert status.resized(last.target, replace(running, cpu=Cpu(700, 700))) == memory(1535, 1536)
 
 
 def test_a_guaranteed_pod_that_is_left_of_an_older_template_stays_so_too() -> None:

@@ -62,9 +62,17 @@ def later(one: Pod, at: Any) -> Any:  # noqa: ANN401 - a time, and a usage
     return usage(at=at, anonymous=None if one.usage.anonymous is None else one.usage.anonymous.value / MI)
 
 
+def seen_at(last: Turn, hour: int, minute: int) -> Observation:
+    """What was decided is in force, at this time of today, and as much is held."""
+    at = NOW + (hour - 12) * HOUR + timedelta(minutes=minute)
+    (workload,) = applied(last).workloads
+    pods = tuple(replace(one, usage=later(one, at)) for one in workload.pods)
+    return replace(last.seen, at=at, workloads=(replace(workload, pods=pods),))
+
+
 def allowed(low: str = "256Mi", high: str = "8Gi", **fields: Any) -> api.Spec:  # noqa: ANN401 - any field of the spec
-    """A policy that lets memory be released."""
-    return spec(low, high, **{"changes": {"releases": True}, **fields})
+    """A policy with wide bounds: memory may be released."""
+    return spec(low, high, **fields)
 
 
 def holding(size: float | None, request: int = 2048, limit: int = 4096, **fields: Any) -> Pod:  # noqa: ANN401 - any field of the pod
@@ -75,22 +83,26 @@ def holding(size: float | None, request: int = 2048, limit: int = 4096, **fields
 def test_memory_that_the_coming_hours_do_not_take_is_released() -> None:
     last = turn(allowed(), asked())
     assert last.reasons == ["MemoryReleased"]
-    assert (last.request, last.limit) == (412, 1755)
-    assert "from the hourly peaks of 28.0 days, the next 3 hours take 412 MiB usually" in last.target.why
+    # The limit stays above the most of the last day.
+    assert (last.request, last.limit) == (412, 1681)
+    assert "from the hourly peaks of 28.0 days, this hour takes 412 MiB usually, and the next 8 h" in last.target.why
     assert turn(allowed(), applied(last, seconds=30), last.status).reasons == []
 
 
 def test_memory_is_raised_before_the_peak_that_is_foreseen() -> None:
     small = worker(holding(300, 412, 600), request=412, limit=600)
-    noon = turn(allowed(), asked(of=small))
-    assert (noon.reasons, noon.request, noon.limit) == (["MemoryForecast"], 412, 1755)
-    night = turn(allowed(), asked(of=small, at_hour=24))
+    assert turn(allowed(), asked(of=small, at_hour=18)).reasons == []
+    evening = turn(allowed(), asked(of=small, at_hour=19))
+    assert (evening.reasons, evening.request, evening.limit) == (["MemoryForecast"], 412, 1755)
+    assert turn(allowed(), seen_at(evening, 25, 49), evening.status).reasons == []
+    night = turn(allowed(), seen_at(evening, 25, 50), evening.status)
     assert (night.reasons, night.request, night.limit) == (["MemoryForecast"], 618, 1755)
+    assert "the 2 hours from this one on take 1545 MiB usually" in night.target.why
 
 
 def test_a_request_rises_step_by_step_and_the_limit_at_once() -> None:
     small = worker(holding(300, 412, 600), request=412, limit=600)
-    seen = asked(of=small, at_hour=24, history=weeks())
+    seen = asked(of=small, at_hour=26, history=weeks())
     last = turn(allowed(), seen)
     again = turn(allowed(), applied(last, seconds=601), last.status)
     assert (again.reasons, again.request) == (["MemoryForecast"], 927)
@@ -119,7 +131,7 @@ def test_the_bounds_hold() -> None:
 def test_a_limit_carries_all_slots_of_a_worker_whatever_was_foreseen() -> None:
     of = replace(worker(holding(300, slots=slots(16, busy=1)), request=2048, limit=4096), stated=Values(concurrency=16))
     seen = asked(of=of, airflow=airflow(tasks(0, 1)), broker="", history=weeks(daily=dict.fromkeys(range(24), 400)))
-    last = turn(slots_spec(memory_min="256Mi", memory_max="8Gi", changes={"releases": True}), seen)
+    last = turn(slots_spec(memory_min="256Mi", memory_max="8Gi"), seen)
     assert (last.reasons, last.limit) == (["MemoryReleased"], 255 + 16 * 86 + 130)
     assert "The limit is what 16 busy slots take" in last.target.why
 
@@ -139,12 +151,13 @@ def test_nothing_is_released_on_missing_evidence(seen: Observation) -> None:
     assert (last.reasons, last.limit) == ([], 4096)
 
 
-def test_without_leave_memory_is_only_raised_and_it_is_said() -> None:
-    last = turn(spec("256Mi", "8Gi"), asked())
+def test_where_the_policy_forbids_it_memory_is_only_raised_and_it_is_said() -> None:
+    policy = spec("256Mi", "8Gi", changes={"releases": False})
+    last = turn(policy, asked())
     assert (last.reasons, last.limit) == ([], 4096)
     bounds = Bounds("workers/default", 256 * MI, 8192 * MI)
-    item = decide.item_of(spec("256Mi", "8Gi"), bounds, last.target.workload, last.seen, api.Status())
-    assert item.sizing.hold == "Less would do, but the policy does not allow it (changes.releases)."
+    item = decide.item_of(policy, bounds, last.target.workload, last.seen, api.Status())
+    assert item.sizing.hold == "Less would do, but the policy forbids it (changes.releases: false)."
 
 
 def test_nothing_is_released_in_the_turn_that_sees_a_kill_at_the_policys_maximum() -> None:
@@ -182,7 +195,7 @@ def test_while_the_past_is_still_read_nothing_is_released() -> None:
 def test_what_was_held_today_stays_whatever_a_rule_foresees() -> None:
     full = replace(usage(anonymous=300), anonymous_day=Sample(3000 * MI, NOW))
     of = scheduler(pod(request=2048, limit=4096, usage=full), request=2048, limit=4096)
-    policy = spec(workers=[], scheduler={"memory": {"min": "256Mi", "max": "8Gi"}}, changes={"releases": True})
+    policy = spec(workers=[], scheduler={"memory": {"min": "256Mi", "max": "8Gi"}})
     seen = observed(of, worker(), histories={"scheduler": weeks()})
     assert turn(policy, seen).decision.targets[0].desired.memory.limit == 3331 * MI
 
@@ -195,7 +208,7 @@ def test_another_workload_under_the_same_name_begins_without_a_history() -> None
 
 
 def test_after_the_node_was_short_of_memory_its_request_stays_for_a_day() -> None:
-    policy = allowed(changes={"releases": True, "cooldown": {"lowerSeconds": 300, "raiseSeconds": 0}})
+    policy = allowed(changes={"cooldown": {"lowerSeconds": 300, "raiseSeconds": 0}})
     moments = api.Moments(any=(NOW - timedelta(hours=5)).isoformat(), pressed=(NOW - timedelta(hours=5)).isoformat())
     first = turn(policy, asked(state=MetricsState.STALE))
     (entry,) = first.status.targets
@@ -205,10 +218,10 @@ def test_after_the_node_was_short_of_memory_its_request_stays_for_a_day() -> Non
 
 def test_where_it_is_not_known_what_runs_tasks_a_schedulers_limit_is_not_lowered() -> None:
     of = scheduler(holding(300), request=2048, limit=4096)
-    policy = spec(workers=[], scheduler={"memory": {"min": "256Mi", "max": "8Gi"}}, changes={"releases": True})
+    policy = spec(workers=[], scheduler={"memory": {"min": "256Mi", "max": "8Gi"}})
     assert turn(policy, asked(of=of)).limit == 4096
     beside = replace(asked(of=of), workloads=(*asked(of=of).workloads, worker()))
-    assert turn(policy, beside).decision.targets[0].desired.memory.limit == 1755 * MI
+    assert turn(policy, beside).decision.targets[0].desired.memory.limit == 1681 * MI
 
 
 def test_without_a_limit_or_a_history_nothing_is_foreseen() -> None:
@@ -223,14 +236,14 @@ def test_a_leak_is_neither_sized_up_nor_answered_with_less() -> None:
         pod(request=512, limit=1050, usage=grown, started=NOW - timedelta(hours=60)), request=512, limit=1050
     )
     history = {of.target: weeks(daily=dict.fromkeys(range(24), 400))}
-    policy = spec(workers=[], scheduler={"memory": {"min": "256Mi", "max": "8Gi"}}, changes={"releases": True})
+    policy = spec(workers=[], scheduler={"memory": {"min": "256Mi", "max": "8Gi"}})
     last = turn(policy, observed(of, histories=history))
     assert last.reasons == []
     assert "MemoryLeakSuspected" in last.found
 
 
 def test_after_a_kill_nothing_is_released_for_six_hours() -> None:
-    policy = allowed(changes={"releases": True, "cooldown": {"lowerSeconds": 300}})
+    policy = allowed(changes={"cooldown": {"lowerSeconds": 300}})
     killed = turn(policy, asked(holding(300, died=NOW)))
     assert (killed.reasons, killed.limit) == (["OutOfMemory"], 6144)
     calm = applied(killed, seconds=5 * 3600)
@@ -268,7 +281,7 @@ def test_a_running_pod_is_lowered_only_as_far_as_it_has_given_back() -> None:
     last = turn(allowed(), asked())
     (target,) = last.decision.targets
     (running,) = target.workload.pods
-    assert status.resized(target, running) == memory(412, 1755)
+    assert status.resized(target, running) == memory(412, 1681)
     full = replace(running, usage=usage(anonymous=1700))
     assert status.resized(target, full) == memory(2048, 4096)
     unknown = replace(running, usage=usage())
@@ -281,17 +294,19 @@ def test_guaranteed_pods_and_policies_that_ask_for_it_keep_request_and_limit_equ
     guaranteed = holding(300, 4096, 4096, guaranteed=True)
     of = worker(guaranteed, request=4096, limit=4096, stated=Values(concurrency=2))
     last = turn(allowed(), asked(of=of))
-    assert (last.request, last.limit) == (1755, 1755)
+    assert (last.request, last.limit) == (1681, 1681)
     workers = [{"name": "default", "memory": {"min": "256Mi", "max": "8Gi", "limitEqualsRequest": True}}]
-    stated = turn(spec(workers=workers, changes={"releases": True}), asked())
-    assert (stated.request, stated.limit) == (1755, 1755)
+    stated = turn(spec(workers=workers), asked())
+    assert (stated.request, stated.limit) == (1681, 1681)
 
 
 def test_the_probe_of_a_scheduler_is_given_its_room() -> None:
     of = scheduler(holding(300), request=2048, limit=4096, probe=Probe(COMMANDS[0], timeout=20, failures=5))
-    policy = spec(workers=[], scheduler={"memory": {"min": "256Mi", "max": "8Gi"}}, changes={"releases": True})
+    policy = spec(workers=[], scheduler={"memory": {"min": "256Mi", "max": "8Gi"}})
     beside = replace(asked(of=of), workloads=(*asked(of=of).workloads, worker()))
-    assert turn(policy, beside).limit == 1755 + 130
+    assert turn(policy, beside).limit == 1681
+    night = replace(asked(of=of, at_hour=26), workloads=(*asked(of=of, at_hour=26).workloads, worker()))
+    assert turn(policy, night).limit == 1755 + 130
 
 
 def test_mode_recommend_advises_and_changes_nothing() -> None:

@@ -266,9 +266,9 @@ def test_slots_are_in_the_status_where_memory_is() -> None:
 
 def test_parsing_is_in_the_status_where_memory_is() -> None:
     last = turn(parsing_spec(processes=(1, 8)), crawling())
-    assert last.status.last_change == "dag-processor processes none -> 4 DagsStale"
+    assert last.status.last_change == "dag-processor processes none -> 5 DagsStale"
     (target,) = written(last.status)["targets"]
-    assert target["recommended"]["parsingProcesses"] == 4
+    assert target["recommended"]["parsingProcesses"] == 5
     assert target["running"]["parsingIntervalSeconds"] == 30
 
 

@@ -62,8 +62,8 @@ OF_THE_USER = {"TemplateChanged", "BoundsChanged", "Recommended", "Released", "P
 """Changes that are no decision about what was seen, and may turn at once."""
 FREE = {"OutOfMemory", "MemoryBound"}
 """Answers to kills: no cooldown holds them."""
-COOLDOWNS = {"limit": (600, 7200), "request": (600, 7200), "slots": (60, 86_400)}
-"""Seconds before a knob turns up again, and down again."""
+COOLDOWNS = {"limit": (600, 3600), "request": (600, 3600), "slots": (60, 1800)}
+"""Seconds before a knob turns up again, and down again. More memory that comes with more slots waits as slots do."""
 
 
 @dataclass
@@ -112,11 +112,11 @@ class _Life(RuleBasedStateMachine):
     # What is there
 
     def policy(self) -> api.Spec:
-        policy = spec(*self.bounds, mode=self.mode, changes={"releases": True})
+        policy = spec(*self.bounds, mode=self.mode)
         if self.slots is not None:
             low, high = self.slots
             memory = {"memory_min": self.bounds[0], "memory_max": self.bounds[1]}
-            policy = slots_spec(low, high, **memory, mode=self.mode, changes={"releases": True})
+            policy = slots_spec(low, high, **memory, mode=self.mode)
         return policy if self.named else policy.model_copy(update={"workers": []})
 
     def environment(self) -> dict[str, str]:
@@ -483,6 +483,7 @@ class _Life(RuleBasedStateMachine):
             way, (last, at) = (1 if new > old else -1), self.turned.get(knob, (0, self.now))
             if last == -way and change.reason not in FREE:
                 up, down = COOLDOWNS[knob]
+                up = COOLDOWNS["slots"][0] if change.reason.startswith("Slots") else up
                 assert self.now - at >= timedelta(seconds=up if way > 0 else down), (knob, change)
             self.turned[knob] = way, self.now
 

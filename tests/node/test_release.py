@@ -25,7 +25,6 @@ def policy(real: RealAirflow, mode: str) -> dict[str, object]:
         "mode": mode,
         "airflow": {"release": "airflow"},
         "workers": workers,
-        "changes": {"releases": True},
     }
     return {"apiVersion": "airflow-tuner.dev/v1alpha1", "kind": "TuningPolicy", "metadata": place, "spec": spec}
 

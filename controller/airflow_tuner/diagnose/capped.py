@@ -6,7 +6,7 @@ that is paused. No series names the limit, so all the others must be ruled out.
 
 from collections.abc import Iterator
 
-from airflow_tuner import concurrency, lag, runaway
+from airflow_tuner import lag, runaway, workgroup
 from airflow_tuner.diagnose.case import Case
 from airflow_tuner.diagnose.waiting import stranded_tasks
 from airflow_tuner.model import Finding, Severity
@@ -86,7 +86,7 @@ def _workers_free(case: Case, tasks: Tasks) -> bool:
         return tasks.waiting_least == 0
     for workload in workers:
         pods = [pod for pod in workload.living if pod.running is not None]
-        slots = [concurrency.in_force(pod, workload) for pod in pods]
+        slots = [workgroup.in_force(pod, workload) for pod in pods]
         mine = None if len(workers) == 1 else lag.queues(workload, pods)
         total = sum(number or 0 for number in slots)
         free = total - tasks.running_in(mine)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from airflow_tuner import api, concurrency, decide, local, quantity, steps
+from airflow_tuner import api, decide, local, quantity, steps, workgroup
 from airflow_tuner.diagnose import memory
 from airflow_tuner.diagnose.case import Case
 from airflow_tuner.footprint import NEEDS_MORE, Footprint, footprint
@@ -48,7 +48,7 @@ def concurrency_exceeds_memory(case: Case) -> Iterator[Finding]:
         # What a slot takes differs by Airflow line: where that is not known, nothing is claimed.
         if workload.component != "worker" or case.seen.line is None or not case.seen.executors.celery:
             continue
-        pods = [(pod, slots) for pod in _limited(item) if (slots := concurrency.in_force(pod, workload))]
+        pods = [(pod, slots) for pod in _limited(item) if (slots := workgroup.in_force(pod, workload))]
         law = _law(item, pods, case.seen.line)
         tight = _tight(law, pods)
         known = law.tail > steps.PROBE_SPIKE and case.told_before("ConcurrencyExceedsMemory", workload.target)
@@ -121,7 +121,7 @@ def memory_headroom_low(case: Case) -> Iterator[Finding]:
                 f"{_of(tight, workload)} held {NEAR:.0%} of the memory limit or more within a day, page cache not "
                 f"counted: e.g. {short(pod.name)} {readable(int(share * limit))} of {readable(limit)} ({share:.0%}). "
                 f"What takes {readable(max(0, int((1 - share) * limit)))} more is killed. "
-                f"{_upon_kill(item, limit, concurrency.in_force(pod, workload))} To be spared that, raise the limit in "
+                f"{_upon_kill(item, limit, workgroup.in_force(pod, workload))} To be spared that, raise the limit in "
                 f"the template{large}.",
                 case.seen.at,
             )
@@ -166,9 +166,9 @@ def _given(item: decide.Item) -> str:
     if item.spec.mode is api.Mode.RECOMMEND:
         return "In mode Recommend the operator changes nothing: what it would set is among its recommendations."
     if not item.spec.changes.releases:
-        return "The operator lowers no memory unless changes.releases of the policy allows it."
+        return "The operator lowers no memory, as changes.releases of the policy is false."
     waits = item.sizing.hold or "It waits for a forecast from a week of hourly peaks."
-    return f"The operator releases what the coming day does not take. {waits}"
+    return f"The operator releases what the coming hours do not take. {waits}"
 
 
 def _day(pod: Pod, now: datetime) -> float | None:
@@ -187,7 +187,7 @@ def _enough(item: decide.Item, held: float, line: str | None) -> int:
     tasks = local.footprint(item.workload.living, here, item.seen, item.past) if here is not None else None
     if here is not None and tasks is not None:
         return max(quantity.rounded(MARGIN * held + steps.PROBE_SPIKE), tasks.need(here))
-    slots = [concurrency.in_force(pod, item.workload) for pod in item.workload.living]
+    slots = [workgroup.in_force(pod, item.workload) for pod in item.workload.living]
     busiest = max((one for one in slots if one), default=0)
     law = _law(item, [(pod, busiest) for pod in item.workload.living], line or NEEDS_MORE) if busiest else None
     return max(quantity.rounded(MARGIN * held + steps.PROBE_SPIKE), law.need(busiest) if law else 0)

@@ -5,7 +5,7 @@ Airflow 2 alone says how large a task's process is. Airflow 3 does not, and a wo
 
 from collections.abc import Iterator
 
-from airflow_tuner import concurrency
+from airflow_tuner import workgroup
 from airflow_tuner.diagnose.case import Case
 from airflow_tuner.footprint import BASE, PER_SLOT
 from airflow_tuner.model import Finding, Severity, Workload
@@ -61,7 +61,7 @@ def _room(workload: Workload) -> tuple[int, int] | None:
     found = [
         (pod.running.limit, slots)
         for pod in workload.living
-        if pod.running is not None and pod.running.limit and (slots := concurrency.in_force(pod, workload))
+        if pod.running is not None and pod.running.limit and (slots := workgroup.in_force(pod, workload))
     ]
     room = min(found, default=None)
     return room if room is not None and room[1] > 1 else None

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from airflow_tuner import lag, runaway
+from airflow_tuner import cores, lag, runaway
 from airflow_tuner.diagnose.case import Case
 from airflow_tuner.model import Finding, MetricsState, Pod, Severity, Workload
 from airflow_tuner.sentence import counted, short
@@ -118,13 +118,15 @@ def scheduler_slow(case: Case) -> Iterator[Finding]:
             )
         return
     late = _late(case, pods, own_pace=any(PACE in item.names for item in schedulers))
+    said = {cores.said(item.cores) for item in case.items if item.workload.component == "scheduler"}
     if late:
         yield Finding(
             "SchedulerUnderResourced",
             Severity.WARNING,
             "scheduler",
-            f"{late}, and CPU is short: {short_of}. Tasks start late. Raise the scheduler's CPU limit and request in "
-            "your values, or free its node; the operator does not change CPU.",
+            f"{late}, and CPU is short: {short_of}. Tasks start late. "
+            f"{' '.join(sorted(said)) or cores.said(cores.Assessment())} "
+            "Raise the scheduler's CPU limit and request in your values, or free its node.",
             seen.at,
         )
 
