@@ -16,6 +16,7 @@ import click
 import yaml
 
 from airflow_tuner import crd, reference
+from airflow_tuner.budget import PER_HOUR
 from airflow_tuner.errors import Misconfigured, TunerError
 from airflow_tuner.sentence import counted
 from airflow_tuner.settings import Settings, Source, read_sources
@@ -56,6 +57,13 @@ def main() -> None:
 @click.option("--health-port", type=int, help="Port of /healthz.")
 @click.option("--metrics-port", type=int, help="Port of /metrics, its own for Prometheus.")
 @click.option(
+    "--changes-per-hour",
+    type=click.IntRange(min=1),
+    default=PER_HOUR,
+    show_default=True,
+    help="Ordinary changes within an hour, over all policies; answers to kills are not counted.",
+)
+@click.option(
     "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
 )
 def run(  # noqa: PLR0913, PLR0917 - one argument per option
@@ -67,6 +75,7 @@ def run(  # noqa: PLR0913, PLR0917 - one argument per option
     identity: str | None,
     health_port: int | None,
     metrics_port: int | None,
+    changes_per_hour: int,
     log_level: str,
 ) -> None:
     """Run the operator until it is told to stop."""
@@ -84,6 +93,7 @@ def run(  # noqa: PLR0913, PLR0917 - one argument per option
             identity=identity or f"{socket.gethostname()}-{os.getpid()}",
             health_port=health_port,
             metrics_port=metrics_port,
+            changes_per_hour=changes_per_hour,
         )
         asyncio.run(_run(settings))
     except Misconfigured as error:

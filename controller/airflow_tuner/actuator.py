@@ -13,10 +13,9 @@ from airflow_tuner.broker import Broker
 from airflow_tuner.cluster import Cluster, NotFound, path
 from airflow_tuner.errors import Refused, Stale, TunerError
 from airflow_tuner.model import Cpu, Decision, Memory, Pod, TargetDecision
-from airflow_tuner.past import from_tuned
 from airflow_tuner.quantity import mebibytes
 from airflow_tuner.restarts import Waiting
-from airflow_tuner.status import needs_resize, needs_slots, resized, resized_cpu
+from airflow_tuner.status import meant, needs_resize, needs_slots, resized, resized_cpu
 
 AT_ONCE = 8
 """Most workers whose slots are changed in one turn."""
@@ -52,8 +51,7 @@ async def resize(
                 refusals[pod.name] = NO_ROOM
             steps = _withdrawn(target, pod) if bare else [*_memory_steps(target, pod), *_cpu_steps(target, pod)]
             try:
-                for step in steps:
-                    await _patch(cluster, namespace, target, pod, step)
+                await _ask(cluster, namespace, target, pod, steps)
                 asked += bool(steps)
             except NotFound:
                 continue
@@ -126,7 +124,7 @@ def _no_room(target: TargetDecision, pod: Pod, now: datetime) -> bool:
     """A resize of the pod waits for room on its node, and has done so for long, or stands in a limit's way."""
     if pod.deferred is None:
         return False
-    memory, cpu = from_tuned(target.tuned) or Memory(), resized_cpu(target, pod) or Cpu()
+    memory, cpu = meant(target, pod) or Memory(), resized_cpu(target, pod) or Cpu()
     raises = (pod.memory.limit or 0) < (memory.limit or 0) or (pod.cpu.limit or 0) < (cpu.limit or 0)
     return now - pod.deferred >= DEFERRED or raises
 
@@ -138,7 +136,7 @@ def _withdrawn(target: TargetDecision, pod: Pod) -> list[Resources]:
     """
     if pod.running is None:
         return []
-    desired, running = from_tuned(target.tuned) or Memory(), pod.running
+    desired, running = meant(target, pod) or Memory(), pod.running
     limit = running.limit if pod.guaranteed else max(desired.limit or 0, running.limit or 0)
     wanted = Memory(running.request, limit)
     steps = [] if pod.memory == wanted else [_written("memory", mebibytes, limit or 0, running.request or 0)]
@@ -179,6 +177,23 @@ def _ordered(
 def _written(name: str, written: Callable[[int], str], limit: int | None, request: int) -> Resources:
     limits = {} if limit is None else {"limits": {name: written(limit)}}
     return {**limits, "requests": {name: written(request)}}
+
+
+async def _ask(cluster: Cluster, namespace: str, target: TargetDecision, pod: Pod, steps: list[Resources]) -> None:
+    """Take the steps; where one is refused, all of them at once: a LimitRange may bind the limit to the request."""
+    try:
+        for step in steps:
+            await _patch(cluster, namespace, target, pod, step)
+    except NotFound:
+        raise
+    except Refused:
+        if len(steps) == 1:
+            raise
+        whole: Resources = {}
+        for step in steps:
+            for kind, sizes in step.items():
+                whole[kind] = {**whole.get(kind, {}), **sizes}
+        await _patch(cluster, namespace, target, pod, whole)
 
 
 async def _patch(cluster: Cluster, namespace: str, target: TargetDecision, pod: Pod, step: Resources) -> None:

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from airflow_tuner import (
+    allowance,
     api,
+    budget,
     concurrency,
     cores,
     environment,
@@ -36,6 +38,7 @@ from airflow_tuner.past import (
     remembered,
     whole,
 )
+from airflow_tuner.quantity import readable
 from airflow_tuner.sentence import short
 from airflow_tuner.steps import Bounds, Past, Step
 
@@ -58,11 +61,16 @@ def bounds_of(spec: api.Spec, component: str, target: str, name: str = "") -> Bo
 def decide(spec: api.Spec, seen: Observation, prior: api.Status, *, identity: str, paused: bool = False) -> Decision:
     """The whole desired state. `identity` (of the policy) makes decision names unique; `paused` holds every value."""
     targets = []
+    left = None if seen.budget is None or spec.mode is not api.Mode.ENFORCE else seen.budget.left
     for workload in seen.workloads:
         bounds = bounds_of(spec, workload.component, workload.target, workload.name)
         if bounds is not None:
             item = item_of(spec, bounds, workload, seen, prior)
-            targets.append(_target(item, identity, paused=paused))
+            targets.append(_target(item, identity, paused=paused, held=left == 0))
+            change = targets[-1].change
+            if left and change is not None and change.reason not in budget.EXEMPT:
+                left -= 1
+            seen = allowance.taken(seen, targets[-1])
     held = paused and spec.mode is api.Mode.ENFORCE
     return Decision(tuple(targets), () if held else _released(spec, seen, prior, targets, identity))
 
@@ -73,6 +81,7 @@ class Item:
 
     spec: api.Spec
     bounds: Bounds
+    """The policy's, and within them what quotas, limit ranges and nodes leave."""
     workload: Workload
     """With its template in whole MiB."""
     past: Past
@@ -83,6 +92,17 @@ class Item:
     """The autoscaler that this target is left to, though the mode is Enforce."""
     cpu: cores.Bounds | None = None
     """Bounds of its CPU; `None`: that is not ours, and neither the workload nor the past tells it."""
+
+    @property
+    def ours(self) -> bool:
+        """Something of ours is in force: new pods get it, or running pods were found to have it."""
+        found = self.past.template is None and self.before != self.workload.values
+        return self.past.tuned is not None or found
+
+    @functools.cached_property
+    def rooms(self) -> Mapping[str, int]:
+        """The most that a pod's limit may be raised to on its node, by pod, where that is known."""
+        return allowance.rooms(self.workload, self.seen)
 
     @functools.cached_property
     def slots(self) -> concurrency.Assessment:
@@ -166,6 +186,7 @@ def item_of(spec: api.Spec, bounds: Bounds, workload: Workload, seen: Observatio
             memory=Memory(request, limit),
             cpu=Cpu(largest(cores_.request, stated.request), largest(cores_.limit, stated.limit)),
         )
+    bounds = allowance.narrowed(bounds, workload, before.memory, seen, equal=sizing.equal(spec, workload))
     return Item(spec, bounds, workload, past, before, seen, ruler, cpu)
 
 
@@ -176,7 +197,8 @@ def _bounds(where: str, memory: api.Memory) -> Bounds | None:
     return Bounds(where, low, high) if low <= high else None
 
 
-def _target(item: Item, identity: str, *, paused: bool) -> TargetDecision:
+def _target(item: Item, identity: str, *, paused: bool, held: bool = False) -> TargetDecision:
+    """`held`: no ordinary change is left to be made."""
     spec, workload, past, before = item.spec, item.workload, item.past, item.before
     template, now = workload.values, item.seen.at
     enforced = spec.mode is api.Mode.ENFORCE
@@ -190,23 +212,35 @@ def _target(item: Item, identity: str, *, paused: bool) -> TargetDecision:
         return TargetDecision(workload, item.bounds.where, desired, PAUSED + why, past.answered, None, tuned)
     fresh = kills.unanswered(workload, {entry.uid: entry for entry in past.answered}, past.raised, now)
     step, waits = next_step(item, fresh)
+    if held and step is not None and _ordinary_change(item, step.reason):
+        step, waits = None, waits or bool(fresh)
     step = _with_cpu_inside(item, step)
     answered = past.answered if waits else kills.merged(past.answered, kills.evidence(workload), workload)
     desired, why = (before, why) if step is None else (step.values, step.why)
     wanted = enforced and desired != template
     in_force = _given(past.tuned, workload, item.seen.line) if enforced else before
     change = None
-    if not item.ruled_by and (desired != in_force or (enforced and past.tuned is not None and not wanted)):
+    # What was recommended so far waits as well, but not what pods were found to have.
+    waiting = held and step is None and not item.ours
+    moves = desired != in_force or (enforced and past.tuned is not None and not wanted)
+    if moves and not item.ruled_by and not waiting:
         reason = step.reason if step else "Recommended"
         if in_force.concurrency is None and desired.concurrency is not None:
             # Not stated in the template: then as the workers say.
             in_force = replace(in_force, concurrency=item.slots.slots)
         name = _name(identity, workload.target, reason, in_force, desired, now)
         change = Change(workload.target, name, reason, in_force, desired, why)
-    tuned = _tuned(item, desired, change) if wanted else None
+    tuned = _tuned(item, desired, change) if wanted and not waiting else None
     moved = change is not None and change.before.concurrency != change.after.concurrency
     decided = moved or past.slots_changed is not None
-    return TargetDecision(workload, item.bounds.where, desired, why, answered, change, tuned, decided)
+    limit = desired.memory.limit or 0
+    rooms = {name: most for name, most in item.rooms.items() if most < limit}
+    return TargetDecision(workload, item.bounds.where, desired, why, answered, change, tuned, decided, rooms)
+
+
+def _ordinary_change(item: Item, reason: str) -> bool:
+    """Whether a change for this reason may be held: not where new bounds ask for it, as admission refuses it else."""
+    return reason not in budget.EXEMPT and not (reason == "BelowMinimum" and item.ours)
 
 
 def next_step(item: Item, fresh: Sequence[Kill]) -> tuple[Step | None, bool]:
@@ -224,12 +258,25 @@ def next_step(item: Item, fresh: Sequence[Kill]) -> tuple[Step | None, bool]:
         return step, False
     if past.refused is not None and past.refused <= now < past.refused + steps.REFUSED:
         return None, bool(fresh)
+    if bounds.closed:
+        return steps.no_room(bounds, workload, before), bool(fresh)
     own, nodes = [kill for kill in fresh if not kill.of_node], [kill for kill in fresh if kill.of_node]
-    step = steps.urgent(bounds, workload, past, before, own, now) or (_fewer(item, own) if own else None)
+    step = _fewer(item, own) if own and all(_stuck(item, kill) for kill in own) else None
+    step = step or steps.urgent(bounds, workload, past, before, own, now) or (_fewer(item, own) if own else None)
     if step is not None:
-        return step, False
+        return _as_foreseen(item, step), False
     step, waits = steps.usual(spec, bounds, workload, past, before, nodes, now)
     return step or _whole_entry(item, _ordinary(item, killed=bool(fresh))), waits
+
+
+def _as_foreseen(item: Item, step: Step) -> Step:
+    """An answer to a kill gives no less than the history asks for: that would wait for the cooldown after it."""
+    asked, memory = item.sizing.target, step.values.memory
+    if step.reason != "OutOfMemory" or asked is None or (asked.limit or 0) <= (memory.limit or 0):
+        return step
+    after = item.bounds.hold(Memory(memory.request, asked.limit))
+    why = f"{step.why} The history asks for {readable(asked.limit or 0)}, which is more: that counts."
+    return replace(step, values=replace(step.values, memory=after), why=why)
 
 
 def _ordinary(item: Item, *, killed: bool) -> Step | None:
@@ -275,10 +322,16 @@ def _fewer(item: Item, own: Sequence[Kill]) -> Step | None:
     full = [
         kill
         for kill in own
-        if (kill.limit or 0) >= item.bounds.max and (workgroup.in_force(kill.pod, item.workload) or slots) <= slots
+        if ((kill.limit or 0) >= item.bounds.max or _stuck(item, kill))
+        and (workgroup.in_force(kill.pod, item.workload) or slots) <= slots
     ]
-    step = concurrency.fewer(item.workload, item.before, entry.concurrency, full, slots) if full else None
+    step = concurrency.fewer(item.workload, item.before, entry.concurrency, full, slots, item.bounds) if full else None
     return _whole_entry(item, step)
+
+
+def _stuck(item: Item, kill: Kill) -> bool:
+    """Its pod cannot have more where it runs, though others may."""
+    return (kill.limit or 0) >= item.rooms.get(kill.pod.name, item.bounds.max + 1)
 
 
 def _given(tuned: api.Tuned | None, workload: Workload, line: str | None) -> Values:

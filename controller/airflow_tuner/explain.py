@@ -119,6 +119,14 @@ def _memory(found: TargetDecision, item: decide.Item, bounds: str) -> Iterator[t
         yield "in force", f"{_sizes(memory)} in {counted(running.count(memory), 'pod', 'pods')}"
     yield "decided", _sizes(found.desired.memory)
     yield "bounds", f"{bounds} ({found.bounds})"
+    if item.bounds.holder:
+        yield "room", f"{readable(item.bounds.max)} at most: {item.bounds.holder}"
+    short_of = [pod for pod in workload.living if pod.name in found.rooms]
+    for pod in short_of:
+        yield (
+            "room",
+            f"{readable(found.rooms[pod.name])} for {short(pod.name)}, as the node {short(pod.node)} has no more",
+        )
     peaks = [pod.usage.peak.value for pod in workload.living if pod.usage.peak is not None]
     if peaks:
         yield "peak", f"{readable(int(max(peaks)))} since the container started, page cache included"
@@ -139,6 +147,15 @@ def _memory(found: TargetDecision, item: decide.Item, bounds: str) -> Iterator[t
         yield "asked for", _sizes(sizing.target)
     if sizing.hold:
         yield "held", sizing.hold
+
+
+def room_of(seen: Observation) -> str:
+    """What was looked at that bounds memory beside the policy."""
+    room = seen.room
+    told = counted(len(room.quotas), "quota of memory", "quotas of memory")
+    ranges = counted(len(room.ranges), "limit range", "limit ranges")
+    nodes = counted(len(room.nodes), "node", "nodes") if room.largest is not None else "no nodes, which were not shown"
+    return f"{told}, {ranges}, {nodes}"
 
 
 def _cpu(found: TargetDecision, cores: CoresAssessment) -> Iterator[tuple[str, str]]:

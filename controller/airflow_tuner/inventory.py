@@ -10,17 +10,15 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow_tuner import api, crash, environment, executor, probe, quantity
+from airflow_tuner import crash, environment, executor, probe, quantity
 from airflow_tuner.executor import Executors
 from airflow_tuner.model import Cpu, Death, Eviction, Memory, Pod, Refusal, TaskPod, Workload
+from airflow_tuner.room import DECISION
 from airflow_tuner.sentence import short
 
 Object = Mapping[str, Any]
 
 FIELD_MANAGER = "airflow-tuner"
-DECISION = f"{api.GROUP}/decision"
-"""Annotation of a pod that was born tuned."""
-
 COMPONENT_LABELS = ("component", "app.kubernetes.io/component")
 COMPONENTS = ("scheduler", "dag-processor", "triggerer", "api-server", "webserver", "worker")
 OUT_OF_MEMORY = crash.OUT_OF_MEMORY
@@ -185,6 +183,8 @@ def _workload(item: Object, target: str, pods: Iterable[Object], line: str | Non
         chart=str((item["metadata"].get("labels") or {}).get("chart", "")),
         labels=dict(item["metadata"].get("labels") or {}),
         refusal=_refusal(item),
+        beside=_beside(template["spec"]["containers"], container),
+        surge=int(item["kind"] == "Deployment" and (item["spec"].get("strategy") or {}).get("type") != "Recreate"),
     )
 
 
@@ -250,6 +250,12 @@ def _memory(requests: Mapping[str, str], limits: Mapping[str, str]) -> Memory:
     )
 
 
+def _beside(containers: Iterable[Object], main: Object) -> Memory:
+    """What the other containers of a template ask for together."""
+    others = [_memory(*_born(item.get("resources") or {})) for item in containers if item is not main]
+    return Memory(sum(item.request or 0 for item in others) or None, sum(item.limit or 0 for item in others) or None)
+
+
 def _cpu(requests: Mapping[str, str], limits: Mapping[str, str]) -> Cpu:
     # Nothing requested is no request.
     told = [quantity.millicores(sizes["cpu"]) or None if "cpu" in sizes else None for sizes in (requests, limits)]
@@ -294,6 +300,7 @@ def _pod(pod: Object, container: str) -> Pod:
         held=_held(metadata),
         resize_problem=_resize_problem(status),
         deferred=_deferred(status),
+        node=str(pod["spec"].get("nodeName", "")),
     )
 
 

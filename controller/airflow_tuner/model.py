@@ -10,10 +10,12 @@ from enum import StrEnum
 
 from airflow_tuner import api
 from airflow_tuner.autoscaler import Autoscaler
+from airflow_tuner.budget import Budget
 from airflow_tuner.crash import Crash
 from airflow_tuner.executor import UNKNOWN, Executors
 from airflow_tuner.history import History
 from airflow_tuner.probe import Probe
+from airflow_tuner.room import Room
 from airflow_tuner.telemetry import Airflow
 
 
@@ -188,6 +190,8 @@ class Pod:
     """The annotation that asks that it not be disrupted, with its value."""
     slots: Slots | None = None
     """What the Celery worker in it says of itself; `None` where that is not known."""
+    node: str = ""
+    """The node it is on; empty where it has none yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +246,10 @@ class Workload:
     """Its own labels."""
     refusal: Refusal | None = None
     """Why it has fewer pods than it should, where the API server refuses them."""
+    beside: Memory = Memory()
+    """What the other containers of its template ask for together."""
+    surge: int = 0
+    """Pods beyond `replicas` that a rollout makes at least."""
 
     @property
     def label(self) -> str:
@@ -347,6 +355,10 @@ class Observation:
     """What runs the tasks."""
     task_pods: tuple[TaskPod, ...] = ()
     """Pods of the KubernetesExecutor's tasks that are there."""
+    room: Room = Room()
+    """What the namespace and the nodes have room for."""
+    budget: Budget | None = None
+    """Changes that the operator may still make; `None`: they are not counted."""
 
     def autoscalers_of(self, workload: Workload) -> tuple[Autoscaler, ...]:
         """What else changes this workload."""
@@ -432,6 +444,8 @@ class TargetDecision:
     """What new pods get; `None`: what the template says."""
     slots_decided: bool = False
     """The number of slots is ours, not only the template's: workers that run are held to it."""
+    rooms: Mapping[str, int] = field(default_factory=dict)
+    """By pod: the most that its limit may be raised to, in bytes, where its node has no more."""
 
 
 @dataclass(frozen=True, slots=True)

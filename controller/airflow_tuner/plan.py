@@ -13,6 +13,7 @@ from airflow_tuner.brokers import Brokers
 from airflow_tuner.cluster import Cluster, NotFound, checkpoint_path, policy_path
 from airflow_tuner.errors import Misconfigured, Refused
 from airflow_tuner.prometheus import Prometheus
+from airflow_tuner.rooms import Rooms
 from airflow_tuner.settings import Source
 
 Object = dict[str, Any]
@@ -38,7 +39,7 @@ async def look_once(
             found = await Autoscalers(cluster).of(policy["metadata"]["namespace"], now)
             memory = None if file else await _memory(cluster, policy)
             histories = checkpoint.histories(memory, policy["metadata"].get("uid", ""))
-            known = reconcile.Known(others, memory, autoscalers=found, histories=histories)
+            known = reconcile.Known(others, memory, autoscalers=found, histories=histories, rooms=Rooms(cluster))
             return await reconcile.look(cluster, asked, brokers, policy, now, known)
         finally:
             if brokers is not None:

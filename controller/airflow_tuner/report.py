@@ -78,6 +78,7 @@ def _looked_at(seen: Observation) -> Iterator[tuple[str, str]]:
     yield "metrics", seen.metrics.message
     yield "airflow", _airflow(seen)
     yield "executor", executor_of(seen)
+    yield "room", explain.room_of(seen)
     if not seen.executors.celery:
         yield "broker", "not asked: no Celery worker runs tasks"
         return

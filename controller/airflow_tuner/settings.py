@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.alias_generators import to_camel
 
+from airflow_tuner.budget import PER_HOUR
 from airflow_tuner.errors import Misconfigured
 
 FORM = "sources: {default: {url: http://prometheus:9090}}"
@@ -51,6 +52,8 @@ class Settings:
     health_port: int | None
     metrics_port: int | None = None
     """Where it tells Prometheus of itself."""
+    changes_per_hour: int = PER_HOUR
+    """Ordinary changes that it makes at most, over all policies."""
 
 
 def _is_address(url: str) -> bool:

@@ -264,7 +264,7 @@ def _step(subject: Subject, foreseen: Forecast, after: Memory, carried: int, rea
         slots = counted(subject.slots or 0, "busy slot takes", "busy slots take")
         bound = f" The limit is what {slots}: {subject.law.told(subject.slots or 0, 0) if subject.law else ''}."
     elif after.limit == subject.bounds.max:
-        bound = f" The policy's maximum is {readable(subject.bounds.max)}."
+        bound = f" {subject.bounds.told[0].upper()}{subject.bounds.told[1:]}."
     days, (soon, held_for) = subject.spec.objectives.days_per_out_of_memory, _spans(subject)
     coming = "this hour takes" if soon == 1 else f"the {soon} hours from this one on take"
     return Step(

@@ -1,6 +1,7 @@
 """From the old status, the observation and the decision to the new status. Pure; nothing changes without a cause."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -153,15 +154,35 @@ def resized(target: TargetDecision, pod: Pod) -> Memory | None:
     that a resize would restart, gets its values at its next creation. It keeps more than was decided where somebody
     else gave it that, or where it holds too much to give it back now.
     """
-    desired = from_tuned(target.tuned)
+    desired = meant(target, pod)
     if desired is None or pod.ending or pod.memory.limit is None or desired.limit is None:
         return None
     ours = bool(pod.decision) or pod.resized or whole(pod.memory) == target.workload.template
     if pod.restarts_on_resize or not ours:
         return None
-    if lowerable(pod, desired.limit) and (not pod.guaranteed or desired.request == desired.limit):
+    if not lowerable(pod, desired.limit):
+        desired = Memory(max(desired.request or 0, pod.memory.request or 0), max(desired.limit, pod.memory.limit))
+    return _in_class(desired, pod, target.workload)
+
+
+def _in_class(memory: Memory, pod: Pod, workload: Workload) -> Memory:
+    """`memory` with which a running pod keeps its QoS class: the API server refuses a resize that would change it."""
+    if pod.guaranteed:
+        return replace(memory, request=memory.limit)
+    # Of CPU that is not ours the template alone is known here.
+    stated = workload.limits.get("cpu")
+    ours, theirs = pod.cpu.request == pod.cpu.limit, stated is not None and workload.requests.get("cpu") == stated
+    if memory.request == memory.limit and (theirs if pod.cpu.limit is None else ours):
+        return replace(memory, request=(memory.limit or 0) - quantity.MEBIBYTE)
+    return memory
+
+
+def meant(target: TargetDecision, pod: Pod) -> Memory | None:
+    """What was decided, as far as the pod's node has room for it; `None`: nothing is tuned."""
+    desired, most = from_tuned(target.tuned), target.rooms.get(pod.name)
+    if desired is None or most is None or desired.limit is None or desired.limit <= most:
         return desired
-    return Memory(max(desired.request or 0, pod.memory.request or 0), max(desired.limit, pod.memory.limit))
+    return Memory(min(desired.request or 0, most), most)
 
 
 def resized_cpu(target: TargetDecision, pod: Pod) -> Cpu | None:

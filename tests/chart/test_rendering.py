@@ -55,7 +55,9 @@ SWITCHES: dict[str, Object] = {
             ]
         }
     },
+    "few changes": {"changes": {"perHour": 5}},
     "no restarts": {"restarts": {"enabled": False}},
+    "nodes of watched namespaces": {"watchNamespaces": ["airflow"], "nodes": {"look": "Always"}},
     "service account": {"serviceAccount": {"name": "tuner", "annotations": {"role": "reader"}}},
     "own service account": {"serviceAccount": {"create": False, "name": "mine"}},
     "placement": {
@@ -116,6 +118,7 @@ def test_by_default_the_whole_cluster_is_watched(render: Render) -> None:
         "--sources=/etc/airflow-tuner/sources.yaml",
         "--health-port=8080",
         "--metrics-port=8081",
+        "--changes-per-hour=60",
         "--log-level=info",
         "--all-namespaces",
     ]
@@ -141,7 +144,10 @@ def test_watched_namespaces_bound_the_rights_the_flags_and_the_admission(render:
 def test_the_operator_has_these_rights_and_no_other(values: Object, render: Render) -> None:
     roles = {item["metadata"]["name"]: item for item in render(values) if item["kind"] in {"Role", "ClusterRole"}}
     assert roles.keys() == {"tuner-airflow-tuner", "tuner-airflow-tuner-lease"}
+    whole = not values.get("watchNamespaces")
     assert rights(roles["tuner-airflow-tuner"]) == {
+        *([("", "nodes", "list")] if whole else []),
+        *(("", kind, "list") for kind in ("resourcequotas", "limitranges")),
         *((api.GROUP, api.PLURAL, verb) for verb in ("get", "list", "watch")),
         *((api.GROUP, f"{api.PLURAL}/status", verb) for verb in ("get", "update", "patch")),
         *((api.GROUP, api.CHECKPOINT_PLURAL, verb) for verb in ("get", "create", "update")),
@@ -197,6 +203,20 @@ def test_a_brokers_secret_where_nothing_is_watched_is_refused_with_what_to_do(re
 def test_without_restarts_nothing_may_be_evicted(render: Render) -> None:
     usual = rights(of_kind(render(), "ClusterRole"))
     assert usual - rights(of_kind(render(SWITCHES["no restarts"]), "ClusterRole")) == {("", "pods/eviction", "create")}
+
+
+def test_nodes_are_looked_at_where_the_whole_cluster_is_watched_or_it_is_asked_for(render: Render) -> None:
+    usual = rights(of_kind(render(), "ClusterRole"))
+    assert usual - rights(of_kind(render({"nodes": {"look": "Never"}}), "ClusterRole")) == {("", "nodes", "list")}
+    objects = render(SWITCHES["nodes of watched namespaces"])
+    role = of_kind(objects, "ClusterRole")
+    assert (role["metadata"]["name"], rights(role)) == (
+        "tuner-airflow-tuner-nodes",
+        {("", "nodes", "list"), ("", "pods", "list")},
+    )
+    assert of_kind(objects, "ClusterRoleBinding")["roleRef"]["name"] == role["metadata"]["name"]
+    with pytest.raises(CommandFailed, match="look"):
+        render({"nodes": {"look": "Sometimes"}})
 
 
 def test_the_pod_keeps_to_the_restricted_pod_security_standard(render: Render) -> None:

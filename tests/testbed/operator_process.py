@@ -71,6 +71,7 @@ class Operator:
         source: str,
         namespaces: Sequence[str],
         identity: str = "operator",
+        options: Sequence[str] = (),
     ) -> None:
         self.sources = area.path / f"{identity}-sources.yaml"
         self.sources.write_text(json.dumps({"sources": {"default": {"url": source}}}))
@@ -78,7 +79,7 @@ class Operator:
         control_plane.kubeconfig_for_service_account(NAMESPACE, RELEASE, kubeconfig)
         argv: list[str | Path] = [sys.executable, "-m", "airflow_tuner", "run", "--sources", self.sources]
         argv += ["--kubeconfig", kubeconfig, "--lease-namespace", NAMESPACE, "--identity", identity]
-        argv += [f"--namespace={namespace}" for namespace in namespaces]
+        argv += [f"--namespace={namespace}" for namespace in namespaces] + [*options]
         self._area = area
         self._identity = identity
         self._argv = argv
