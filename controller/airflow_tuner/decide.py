@@ -26,6 +26,8 @@ def bounds_of(spec: api.Spec, component: str, target: str, name: str = "") -> Bo
     if component == "worker":
         entry = spec.worker(target, name)
         return None if entry is None else _bounds(f"workers/{entry.name}", entry.memory)
+    if component == "task-pods":
+        return None if spec.tasks is None else _bounds("tasks", spec.tasks.memory)
     entry_ = spec.component(component)
     where = {"dag-processor": "dagProcessor", "api-server": "apiServer", "webserver": "apiServer"}.get(
         component, component

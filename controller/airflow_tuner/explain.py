@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from airflow_tuner import api, decide, helm, parsing, status
+from airflow_tuner import api, decide, helm, parsing, status, task_page, task_sizes
 from airflow_tuner.concurrency import Assessment as SlotsAssessment
 from airflow_tuner.model import Decision, Finding, Memory, Observation, TargetDecision, Values
 from airflow_tuner.parsing import Assessment as ParsingAssessment
@@ -42,6 +42,10 @@ def plan(
     if waiting:
         parts.append("For the next creation of the pod wait:")
         parts += [_waits(item) for item in waiting]
+    if spec.tasks is not None:
+        told, _ = task_page.page(spec, seen)
+        parts.append("Tasks with pods of their own (`explain task-pods` has what to paste):")
+        parts += [wrapped(text, "  ") for text in told]
     return "\n\n".join(parts)
 
 
@@ -72,6 +76,9 @@ def document(new: api.Status, decision: Decision, waiting: tuple[Waiting, ...]) 
             for item in waiting
         ],
         "helmValues": helm.values(decision, new.airflow_version or None),
+        "tasks": told.get("tasks", []),
+        "tasksSummary": new.tasks_summary,
+        "podTemplate": told.get("podTemplate"),
     }
 
 
@@ -84,6 +91,9 @@ def page(
     waiting: tuple[Waiting, ...],
 ) -> str:
     """How the numbers of one target come to be; `KeyError` where the policy has no such target."""
+    if target == task_sizes.TARGET:
+        told, pasted = task_page.page(spec, seen)
+        return "\n\n".join([*map(wrapped, told), *([pasted] if pasted else [])])
     found = next((item for item in decision.targets if item.workload.target == target), None)
     if found is None:
         raise KeyError(target)

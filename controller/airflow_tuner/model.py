@@ -14,6 +14,7 @@ from airflow_tuner.crash import Crash
 from airflow_tuner.executor import UNKNOWN, Executors
 from airflow_tuner.history import History
 from airflow_tuner.probe import Probe
+from airflow_tuner.task_runs import TaskName, TaskRuns
 from airflow_tuner.telemetry import Airflow
 
 
@@ -328,6 +329,12 @@ class Observation:
     """What runs the tasks."""
     task_pods: tuple[TaskPod, ...] = ()
     """Pods of the KubernetesExecutor's tasks that are there."""
+    task_runs: tuple[TaskRuns, ...] = ()
+    """What is known of pods of two weeks, by task."""
+    task_groups: int | None = None
+    """Of how many tasks pods are known."""
+    task_names: Mapping[str, TaskName] = field(default_factory=dict)
+    """Tasks whose pods were seen, by what the names of those begin with."""
 
     def autoscalers_of(self, workload: Workload) -> tuple[Autoscaler, ...]:
         """What else changes this workload."""

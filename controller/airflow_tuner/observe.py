@@ -6,7 +6,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 
-from airflow_tuner import api, inventory, parsing, prometheus, questions, resource_metrics, signals, telemetry
+from airflow_tuner import (
+    api,
+    inventory,
+    parsing,
+    prometheus,
+    questions,
+    resource_metrics,
+    signals,
+    task_history,
+    telemetry,
+)
 from airflow_tuner.brokers import Brokers
 from airflow_tuner.cluster import Cluster, path
 from airflow_tuner.errors import Refused, TunerError
@@ -83,28 +93,23 @@ async def observe(
     if any(inventory.lacks_pods(item) for item in objects):
         seen = await _refused(cluster, namespace, seen)
     urgent = any(pod.death and now - pod.death.at < URGENT for workload in seen for pod in workload.pods)
+    patience = PATIENCE if urgent else None
+    of_tasks = inventory.task_pods(pods)
     asks = asks_airflow(spec, runs)
-    asked, (slots, broker) = await asyncio.gather(
-        _asked(
-            source,
-            spec,
-            namespace,
-            parsing.rounds(spec, seen, line),
-            _named(known),
-            PATIENCE if urgent else None,
-            airflow=asks,
-        ),
+    asked, (slots, broker), (task_runs, groups) = await asyncio.gather(
+        _asked(source, spec, namespace, parsing.rounds(spec, seen, line), _named(known), patience, airflow=asks),
         _slots(brokers if runs.celery else None, spec, namespace, seen),
+        task_history.ask(source if runs.kubernetes or of_tasks else None, spec, namespace, patience),
     )
     values, problem, airflow_problem, naming = asked
     found = observed(spec, seen, line, Heard(values, problem, airflow_problem, slots, broker, naming, asks), now, runs)
     if found.metrics.state in {MetricsState.ABSENT, MetricsState.UNAVAILABLE} and not values.get(
         signals.SAMPLED_AT.name
     ):
-        patience = PATIENCE if urgent else resource_metrics.PATIENCE
-        joined, metrics = await _current(cluster, spec, namespace, found.workloads, found.metrics, now, patience)
+        waits = patience or resource_metrics.PATIENCE
+        joined, metrics = await _current(cluster, spec, namespace, found.workloads, found.metrics, now, waits)
         found = replace(found, workloads=joined, metrics=metrics)
-    return replace(found, task_pods=inventory.task_pods(pods))
+    return replace(found, task_pods=of_tasks, task_runs=task_runs, task_groups=groups)
 
 
 def observed(
@@ -147,7 +152,7 @@ def asks_airflow(spec: api.Spec, runs: Executors) -> bool:
 
 
 def wanted(*, airflow: bool) -> tuple[Signal, ...]:
-    """What a look asks the metrics source for, but for what it asks about Airflow itself."""
+    """What a look asks the metrics source for, but for what it asks about Airflow itself, and the past of tasks."""
     return (*signals.MEMORY, signals.GROWTH, *(signals.CONTAINERS if airflow else ()))
 
 

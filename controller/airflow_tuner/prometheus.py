@@ -160,15 +160,15 @@ class Prometheus:
     async def ask(self, signal: Signal, scope: Scope, patience: float | None = None) -> tuple[Series, ...]:
         """The present values of a signal. A value that is no finite number is left out.
 
-        While its answer lasts it is not asked again. After `patience` seconds what came of the same question the last
-        time will do, if that is younger than `FRESH`.
+        While its answer lasts it is not asked again, nor while it rests after a failure. After `patience` seconds what
+        came of the same question the last time will do, if that is younger than `FRESH`.
         `Unavailable` within the source's time limit; `Misconfigured` for a token that cannot be sent.
         """
         promql = signals.query(signal, scope)
         loop = asyncio.get_running_loop()
         at, last = self._last.get(promql, (-math.inf, ()))
-        if loop.time() - at < signal.lasts and not isinstance(last, Unavailable):
-            return last
+        if loop.time() - at < (signal.rests if isinstance(last, Unavailable) else signal.lasts):
+            return _or_raise(last)
         self.calls += 1
         waits = self.source.timeout_seconds
         if patience is not None and loop.time() - at < FRESH + signal.lasts:
@@ -242,6 +242,7 @@ def scope(metrics: api.Metrics, namespace: str, rounds: int = 0) -> Scope:
         airflow=_matchers({**metrics.match_labels, **metrics.airflow_match_labels}),
         window=metrics.window_seconds,
         rounds=max(metrics.window_seconds, rounds),
+        tasks=f'{own},container="base"',
     )
 
 

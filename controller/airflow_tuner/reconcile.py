@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from airflow_tuner import actuator, api, checkpoint, learning, policies, restarts, rivals, status, witness
+from airflow_tuner import actuator, api, checkpoint, learning, policies, restarts, rivals, status, task_page, witness
 from airflow_tuner.archive import Archive
 from airflow_tuner.autoscaler import Autoscaler
 from airflow_tuner.autoscalers import Autoscalers
@@ -109,7 +109,7 @@ async def look(
         reading=known.reading,
     )
     witnessed = witness.noted(known.witnessed, seen)
-    seen = replace(seen, ran=witnessed.ran)
+    seen = replace(seen, ran=witnessed.ran, task_names={**task_page.names(prior), **witnessed.tasks})
     if known.memory is not None:
         prior = checkpoint.recalled(prior, known.memory, metadata["uid"], seen)
     if spec.mode is api.Mode.ENFORCE and (elder := rivals.elder(policy, known.others, seen.workloads)):

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Literal
 
-from airflow_tuner import api, environment, helm, quantity
+from airflow_tuner import api, environment, helm, quantity, task_page
 from airflow_tuner.model import (
     Change,
     Decision,
@@ -68,6 +68,7 @@ def rendered(
         tuned=tuned[:TARGETS],
         history=history,
         helm_values=_advice(spec, seen, decision),
+        **task_page.fields(spec, seen, prior),
     )
 
 

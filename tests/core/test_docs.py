@@ -206,6 +206,7 @@ def test_every_constant_of_the_rules_is_in_the_table() -> None:
         "workgroup",
         "parsing",
         "restarts",
+        "task_sizes",
         "telemetry",
     ):
         found = [*numbers(module)]

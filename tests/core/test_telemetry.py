@@ -254,6 +254,6 @@ def test_the_scheduler_its_triggerers_and_import_errors_are_read_and_absent_with
 def test_no_question_is_longer_than_what_a_proxy_takes_in_a_url() -> None:
     # 8 KiB, with labels of a usual length.
     labels = 'cluster="production-europe",namespace="airflow-production"'
-    scope = signals.Scope(container=labels, cluster=labels, airflow=labels, window=300, rounds=1200)
-    for signal in signals.MEMORY + signals.CONTAINERS + questions.AIRFLOW:
+    scope = signals.Scope(container=labels, cluster=labels, airflow=labels, window=300, rounds=1200, tasks=labels)
+    for signal in (*signals.MEMORY, *signals.CONTAINERS, signals.TASK_RUNS, *questions.AIRFLOW):
         assert len(quote_plus(signals.query(signal, scope))) < 7000, signal.name

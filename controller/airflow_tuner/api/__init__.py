@@ -46,6 +46,7 @@ from airflow_tuner.api.status import (
     Sizes,
     Status,
     Target,
+    TaskSize,
     Tuned,
     Values,
 )
@@ -87,6 +88,7 @@ __all__ = [
     "Spec",
     "Status",
     "Target",
+    "TaskSize",
     "Tuned",
     "TuningCheckpoint",
     "TuningPolicy",

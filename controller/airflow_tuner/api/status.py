@@ -125,6 +125,25 @@ class Target(Model):
     """Out-of-memory kills that were already answered, by pod."""
 
 
+class TaskSize(Model):
+    """What is recommended for one task that has pods of its own."""
+
+    dag: Name
+    """Its DAG."""
+    task: Name
+    """Its name in the DAG."""
+    pods: Name
+    """What the names of its pods begin with."""
+    reason: Annotated[str, Field(max_length=64)]
+    """OutOfMemory, LimitTooSmall, LimitsMissing, RequestTooSmall, Overprovisioned, or NotKnown: what it has is not."""
+    present: Values | None = None
+    """What its newest pod had; absent: not known."""
+    recommended: Values
+    """What its pods should have."""
+    why: Sentence
+    """What that rests on."""
+
+
 class EnvName(StrEnum):
     """The environment that may be set: Airflow's options for what is tuned, by the names of both lines."""
 
@@ -249,5 +268,11 @@ class Status(Model):
     """What new pods get."""
     history: Annotated[list[Change], Field(max_length=10)] = []
     """The last ten changes, newest first."""
+    tasks: Annotated[list[TaskSize], Field(max_length=20, json_schema_extra=keyed("pods"))] = []
+    """Tasks with pods of their own that should have other memory: the worst, then the largest savings."""
+    tasks_summary: Annotated[str, Field(max_length=256)] = ""
+    """Of how many tasks that is so, and how many fit."""
+    pod_template: Values | None = None
+    """What the pod template should give tasks that say nothing: it fits those of nine of ten runs."""
     helm_values: Annotated[str, Field(max_length=8192)] = ""
     """In mode Recommend: what is recommended, as a values file for the official Airflow chart."""
