@@ -44,6 +44,11 @@ class Autoscaler:
         return self.changes_memory(container) and self.mode != INITIAL
 
 
+def scaler(found: Iterable[Autoscaler]) -> str:
+    """What decides the replicas among them; empty where nothing does."""
+    return next((f"{item.kind} {item.name}" for item in found if item.kind in {HORIZONTAL, KEDA}), "")
+
+
 def read(
     horizontals: Iterable[Object], verticals: Iterable[Object], scaled: Iterable[Object]
 ) -> tuple[Autoscaler, ...]:

@@ -241,7 +241,7 @@ async def _asked(
             # One of CONTAINERS may be refused by itself (duplicate series in a join), and so may what reads very many
             # samples: then that one alone is absent.
             problem = problem or (str(answer) if signal in signals.MEMORY else "")
-            alone = signal in (*signals.CONTAINERS, signals.GROWTH, questions.SLOWEST_FILES)
+            alone = signal in (*signals.CONTAINERS, signals.GROWTH, questions.SLOWEST_FILES, questions.TRIGGERS)
             airflow_problem = airflow_problem or ("" if alone else str(answer))
         else:
             values |= signals.parted(answer, signal)

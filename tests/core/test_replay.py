@@ -21,7 +21,8 @@ from airflow_tuner.autoscaler import Autoscaler
 from airflow_tuner.errors import Misconfigured
 from airflow_tuner.model import Eviction, Memory, Observation, Refusal, TaskPod
 from airflow_tuner.task_runs import TaskName, TaskRuns
-from airflow_tuner.telemetry import Pace, ParsedFile, Parsing, Triggerer
+from airflow_tuner.telemetry import Pace, ParsedFile, Parsing
+from airflow_tuner.triggers import Triggerer
 from core.worlds import (
     NOW,
     airflow,
