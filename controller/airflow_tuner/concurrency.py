@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from airflow_tuner import api, demand, lag, runaway, stranded
+from airflow_tuner import api, demand, lag, replicas, runaway, stranded
 from airflow_tuner.footprint import Footprint, footprint
 from airflow_tuner.lag import Flow
 from airflow_tuner.model import Kill, Observation, Pod, Values, Workload
@@ -183,7 +183,7 @@ def _late(group: Group, facts: Assessment, found: Flow, tasks: Tasks) -> Assessm
         return replace(facts, cause=cause, told=told)
     told = f"All {found.slots} slots are taken ({found.running} tasks run), and nothing else holds tasks back."
     hold = waits(group)
-    step = None if hold else _more(group, found, carried, reached, most)
+    step = None if hold else _more(group, found, tasks, carried, reached, most)
     return replace(facts, cause="SlotsExhausted", told=told, hold=hold, step=step)
 
 
@@ -205,7 +205,7 @@ def _other_cause(group: Group, found: Flow, tasks: Tasks) -> tuple[str, str] | N
     return other
 
 
-def _more(group: Group, found: Flow, carried: Footprint, reached: int, room: int) -> Step | None:
+def _more(group: Group, found: Flow, tasks: Tasks, carried: Footprint, reached: int, room: int) -> Step | None:
     slots, before = group.slots, group.before
     percent = group.spec.changes.max_step.concurrency_percent
     most = max(slots + 1, math.floor(slots * (1 + percent / 100)), group.limits.min)
@@ -220,6 +220,8 @@ def _more(group: Group, found: Flow, carried: Footprint, reached: int, room: int
     elif after < found.demand:
         most_of_all = f" concurrency.max is {after}." if after == group.limits.max else " core.parallelism binds."
         bound = f" Memory ends at {room} slots." if after == room else most_of_all
+        workers = replicas.advised(found, after, group.workload, group.seen, tasks)
+        bound = f"{bound} For all that is asked for, {workers}."
     why = (
         f"Slots {slots} -> {after}{raised(group, memory)} {group.of}: {found.told} Demand: {found.running} running "
         f"and {found.waiting} waiting tasks {found.lasting} ask for {found.demand} slots in each worker.{bound} "
@@ -234,25 +236,25 @@ def _no_more(group: Group, found: Flow, tasks: Tasks, carried: Footprint, *, sho
     stay = f"Slots stay at {slots} for each worker, of {found.demand} that are asked for"
     if found.demand <= slots:
         return "SlotsSuffice", f"{slots} slots for each worker will do: the queue is being worked off."
-    most = room(group, carried)
+    most, workers = room(group, carried), replicas.advised(found, slots, group.workload, group.seen, tasks)
     if short_of_memory and most < carried.most(group.bounds.max, slots):
         return (
             "MemoryBound",
             f"{stay}, because with more than {most} it was killed for memory at a limit of memory.max = "
-            f"{readable(group.bounds.max)}. Raise memory.max, or add workers.",
+            f"{readable(group.bounds.max)}. Raise memory.max, or {workers}.",
         )
     if short_of_memory:
         return (
             "MemoryBound",
             f"{stay}, because memory ends there: {carried} must fit memory.max = {readable(group.bounds.max)}, which "
-            f"carries {most}. Raise memory.max, or add workers.",
+            f"carries {most}. Raise memory.max, or {workers}.",
         )
     if group.limits.max <= slots:
-        return "SlotsAtMaximum", f"{stay}: concurrency.max is {group.limits.max}. Raise it, or add workers."
+        return "SlotsAtMaximum", f"{stay}: concurrency.max is {group.limits.max}. Raise it, or {workers}."
     return (
         "ParallelismCapped",
         f"{stay}: core.parallelism lets each scheduler run only {tasks.parallelism} tasks at once. Raise "
-        "config.core.parallelism of the chart.",
+        f"config.core.parallelism of the chart, to {replicas.parallelism(found, group.seen)} at least.",
     )
 
 
