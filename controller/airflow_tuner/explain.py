@@ -4,8 +4,9 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from airflow_tuner import api, decide, helm, parsing, status, task_page, task_sizes
+from airflow_tuner import api, decide, helm, parsing, planned, status, task_page, task_sizes
 from airflow_tuner.concurrency import Assessment as SlotsAssessment
+from airflow_tuner.history import History
 from airflow_tuner.model import Decision, Finding, Memory, Observation, TargetDecision, Values
 from airflow_tuner.parsing import Assessment as ParsingAssessment
 from airflow_tuner.quantity import readable
@@ -144,6 +145,9 @@ def _memory(found: TargetDecision, item: decide.Item, bounds: str) -> Iterator[t
             f"{foreseen.safe:.0f} MiB, in the next day; from {foreseen.days:.1f} days, {foreseen.rule}",
         )
         yield "asked for", _sizes(sizing.target)
+    if workload.component == "worker" or item.seen.executors.local:
+        for due in planned.told(item.seen.histories.get(workload.target, History()), item.seen.due):
+            yield "due", due
     if sizing.hold:
         yield "held", sizing.hold
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 from airflow_tuner import api
 from airflow_tuner.autoscaler import Autoscaler
 from airflow_tuner.crash import Crash
+from airflow_tuner.due import DueRun
 from airflow_tuner.executor import UNKNOWN, Executors
 from airflow_tuner.history import History
 from airflow_tuner.probe import Probe
@@ -329,6 +330,10 @@ class Observation:
     """What runs the tasks."""
     task_pods: tuple[TaskPod, ...] = ()
     """Pods of the KubernetesExecutor's tasks that are there."""
+    due: tuple[DueRun, ...] = ()
+    """Runs that are due within a day, of DAGs that the last days do not show."""
+    calendar: str | None = None
+    """What is wrong with Airflow's REST API; empty: it answers; `None`: the policy names none, or it is not asked."""
     task_runs: tuple[TaskRuns, ...] = ()
     """What is known of pods of two weeks, by task."""
     task_groups: int | None = None

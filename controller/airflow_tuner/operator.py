@@ -13,6 +13,7 @@ from typing import Any, cast
 import kopf
 
 from airflow_tuner import api, inventory
+from airflow_tuner.airflow_api import AirflowApi
 from airflow_tuner.autoscalers import Autoscalers
 from airflow_tuner.brokers import Brokers
 from airflow_tuner.cluster import Cluster, NotFound, path, policy_path
@@ -102,6 +103,7 @@ class Policies:
         self.cluster = cluster
         self.exporter = exporter
         self.sources = {name: Prometheus(name, source) for name, source in settings.sources.items()}
+        self.apis = {name: AirflowApi(name, api) for name, api in settings.apis.items()}
         self.brokers = Brokers(cluster)
         self.autoscalers = Autoscalers(cluster)
         self.recorder = Recorder(cluster, settings.identity)
@@ -156,6 +158,7 @@ class Policies:
             lambda: datetime.now(UTC),
             self.autoscalers,
             self.exporter,
+            apis=self.apis,
         )
         async with asyncio.TaskGroup() as group:
             watches: dict[str, asyncio.Task[None]] = {}

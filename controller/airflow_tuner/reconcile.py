@@ -12,11 +12,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from airflow_tuner import actuator, api, checkpoint, learning, policies, restarts, rivals, status, task_page, witness
+from airflow_tuner.airflow_api import AirflowApi
 from airflow_tuner.archive import Archive
 from airflow_tuner.autoscaler import Autoscaler
 from airflow_tuner.autoscalers import Autoscalers
 from airflow_tuner.brokers import Brokers
+from airflow_tuner.calendars import Calendar
 from airflow_tuner.cluster import Cluster, NotFound, policy_path
+from airflow_tuner.due import DueRun
 from airflow_tuner.errors import Refused, Stale, TunerError, Unavailable
 from airflow_tuner.exporter import Exporter
 from airflow_tuner.history import History
@@ -83,6 +86,10 @@ class Known:
     """The metrics source is still asked for more of it."""
     witnessed: witness.Memory = witness.NOTHING
     """What tasks were seen to run at the last looks."""
+    due: tuple[DueRun, ...] = ()
+    """Rare runs of DAGs that are due."""
+    calendar: str | None = None
+    """What is wrong with Airflow's REST API; empty: it answers."""
 
 
 NOTHING = Known()
@@ -107,6 +114,8 @@ async def look(
         autoscalers=known.autoscalers,
         histories=known.histories,
         reading=known.reading,
+        due=known.due,
+        calendar=known.calendar,
     )
     witnessed = witness.noted(known.witnessed, seen)
     seen = replace(seen, ran=witnessed.ran, task_names={**task_page.names(prior), **witnessed.tasks})
@@ -157,6 +166,9 @@ class Turn:
     """Counts of killed processes that a turn has seen, or was begun for."""
     archive: Archive = field(default_factory=Archive)
     """The memory of past hours."""
+    apis: Mapping[str, AirflowApi] = field(default_factory=dict)
+    calendar: Calendar = field(default_factory=Calendar)
+    """What is due in its Airflow."""
 
     def news(self, counts: Counts) -> bool:
         """Whether these counts of killed processes are worth a turn; each is so once."""
@@ -219,6 +231,8 @@ class Turn:
             histories=self.archive.histories,
             reading=bool(self.archive.unread),
             witnessed=self.witnessed,
+            due=self.calendar.due(now),
+            calendar=self.calendar.problem,
         )
         told = await look(self.cluster, self.sources, self.brokers, policy, now, known)
         self.witnessed = told.witnessed
@@ -236,6 +250,7 @@ class Turn:
         await self.recorder.tell_findings(policy, told.prior, told.findings, now, first=self.first)
         self.first, self.refused, self.lost = False, False, 0
         log.info("policy %s/%s: %s", self.namespace, self.name, _sentence(told.decision, told.status))
+        self.calendar.begin(self.apis, told.spec, self.namespace, told.seen.line, now)
         await self.archive.read(self.sources.get(told.spec.metrics.source), told.spec, self.namespace, told.seen)
         return RESIZED if asked else SOON if self.archive.due(now) else USUAL
 

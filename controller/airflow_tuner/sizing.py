@@ -7,7 +7,7 @@ missing or new evidence.
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from airflow_tuner import api, kills, quantity
+from airflow_tuner import api, kills, planned, quantity
 from airflow_tuner.footprint import Footprint
 from airflow_tuner.forecast import AHEAD, DAY, Forecast, forecast
 from airflow_tuner.history import History, hour_of
@@ -92,6 +92,8 @@ def assess(subject: Subject) -> Sizing:
     ahead = forecast(history, hour, days)
     if not ahead:
         return Sizing()
+    if subject.runs_tasks:
+        ahead = planned.kept(ahead, history, hour, subject.seen.due)
     soon, held_for = _spans(subject)
     foreseen = replace(max(ahead[:held_for], key=lambda one: one.safe), usual=max(one.usual for one in ahead[:soon]))
     known = (unleaked(pod, subject.seen.at) for pod in workload.living)
@@ -202,7 +204,7 @@ def _within(subject: Subject, seconds: int) -> bool:
 def _held(subject: Subject, history: History) -> str:
     """Why memory that is not needed is kept for now; empty where it may be released."""
     spec, seen, past, pods = subject.spec, subject.seen, subject.past, subject.workload.pods
-    hour, living = hour_of(seen.at), subject.workload.living
+    hour, living, never = hour_of(seen.at), subject.workload.living, planned.new(subject.seen.due)
     known, whole = history.week_before(hour)
 
     def within(at: datetime | None, span: timedelta) -> bool:
@@ -224,6 +226,7 @@ def _held(subject: Subject, history: History) -> str:
         or within(past.raised.at if past.raised else None, AFTER_KILL)
         or within(past.endured_at, AFTER_KILL),
         "the node was short of memory within a day": within(past.pressed, AFTER_TEMPLATE),
+        f"{never} never ran, and is due within a day": bool(never) and subject.runs_tasks,
         "the template was changed within a day": within(past.template_changed, AFTER_TEMPLATE),
         "the cooldown after the last change is running": _within(subject, spec.changes.cooldown.lower_seconds),
     }

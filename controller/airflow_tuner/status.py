@@ -305,6 +305,12 @@ def _conditions(
             if seen.broker
             else condition("BrokerAvailable", "BrokerAnswers", "Slots can be changed while workers run.", value=True)
         )
+    if seen.calendar is not None:
+        more.append(
+            condition("CalendarAvailable", "CalendarUnavailable", seen.calendar, value=False)
+            if seen.calendar
+            else condition("CalendarAvailable", "CalendarAnswers", "It is known which DAGs run next.", value=True)
+        )
     return [
         ready,
         condition("MetricsAvailable", seen.metrics.state.value, seen.metrics.message, value=fresh),

@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 from airflow_tuner import api, form, replay, transcript
 from airflow_tuner.__main__ import main
 from airflow_tuner.autoscaler import Autoscaler
+from airflow_tuner.due import DueRun
 from airflow_tuner.errors import Misconfigured
 from airflow_tuner.model import Eviction, Memory, Observation, Refusal, TaskPod
 from airflow_tuner.task_runs import TaskName, TaskRuns
@@ -69,6 +70,8 @@ FULL = observed(
     task_pods=(TaskPod("etl-load-abcd0123", "etl", "load", NOW, Memory()),),
     task_runs=(TaskRuns("etl-load", runs=3, looks=30, usual=2**28, most=2**29, limit=0),),
     task_groups=1,
+    due=(DueRun("month_end", NOW, NOW, NOW),),
+    calendar="It does not answer.",
     task_names={"etl-load": TaskName("etl", "load")},
 )
 

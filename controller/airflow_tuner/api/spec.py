@@ -57,6 +57,10 @@ class Airflow(Model):
     """Airflow's option core.executor, e.g. CeleryExecutor, or LocalExecutor,KubernetesExecutor. Absent: as the
     scheduler's container, the chart's label, or Airflow's metrics say it."""
 
+    api: Annotated[str, Field(min_length=1, max_length=63)] | None = None
+    """Name of this Airflow's REST API in the operator's configuration (the chart's value `airflow.apis`): what DAGs run
+    next is read there, so that memory is there for those that run seldom. Absent: it is not asked."""
+
     @property
     def labels(self) -> dict[str, str]:
         """The labels that a workload of this deployment carries."""

@@ -12,8 +12,8 @@ class Condition(Model):
     """One observation about the policy, as in every Kubernetes object."""
 
     type: Annotated[str, Field(max_length=64)]
-    """Ready, MetricsAvailable, AirflowMetricsAvailable, BrokerAvailable, TargetsFound, Converged, AdmissionEffective
-    or RestartNeeded."""
+    """Ready, MetricsAvailable, AirflowMetricsAvailable, BrokerAvailable, CalendarAvailable, TargetsFound, Converged,
+    AdmissionEffective or RestartNeeded."""
     status: Literal["True", "False", "Unknown"]
     """True, False or Unknown."""
     observed_generation: int
