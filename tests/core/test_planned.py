@@ -65,13 +65,13 @@ def test_the_limit_rises_in_time_and_says_for_which_run() -> None:
     assert last.request == 700, "it is hours away"
 
 
-def test_the_request_follows_in_the_last_hours_before_it() -> None:
-    assert turned(replace(RUN, at=NOW + 2 * HOUR), limit=4000).request > 700
+def test_the_request_follows_in_its_hour() -> None:
+    assert turned(replace(RUN, at=NOW + HOUR / 2), limit=4000).request > 700
 
 
 def test_memory_for_it_is_not_released_before() -> None:
-    assert turned(request=700, limit=4000).reasons == ["MemoryReleased"]
-    assert turned(RUN, request=700, limit=4000).reasons == []
+    assert turned(limit=4000).limit < 1000
+    assert turned(RUN, limit=4000).limit >= 3450
 
 
 def test_a_run_that_is_under_way_still_counts() -> None:
@@ -86,7 +86,7 @@ def test_what_the_last_run_held_may_not_be_known_any_more() -> None:
 def test_a_dag_that_never_ran_holds_memory_until_it_has() -> None:
     never = DueRun("brand_new", NOW + 3 * HOUR)
     last = turned(never, limit=4000)
-    assert last.reasons == []
+    assert last.limit == 4000
     rule = spec(**POLICY, changes={"releases": True})
     page = explain.page("worker/default", rule, last.seen, api.Status(), last.decision, ())
     assert "Less would do, but brand_new never ran, and is due within a day." in " ".join(page.split())
@@ -95,7 +95,7 @@ def test_a_dag_that_never_ran_holds_memory_until_it_has() -> None:
 
 def test_only_containers_that_run_tasks_follow_the_calendar() -> None:
     held = usage(anonymous=500, anonymous_day=600, working_set=600)
-    one = scheduler(pod(request=700, limit=1000, usage=held), request=700, limit=1000)
+    one = scheduler(pod(request=700, limit=800, usage=held), request=700, limit=800)
     rule = spec(workers=[], scheduler={"memory": {"min": "256Mi", "max": "8Gi"}})
     known: dict[str, Any] = {"histories": {"scheduler": past()}, "due": (RUN,)}
     celery = Executors(("CeleryExecutor",), "there")
