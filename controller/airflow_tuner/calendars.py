@@ -35,6 +35,8 @@ class Calendar:
 
     problem: str | None = None
     """What is wrong with the API; empty: it answers; `None`: none is named, or it was not asked yet."""
+    _name: str = ""
+    """The API that it is of; empty: none."""
     _rare: dict[str, DueRun] = field(default_factory=dict)
     """What is due, or under way, of DAGs that the last days do not show."""
     _frequent: dict[str, datetime] = field(default_factory=dict)
@@ -54,19 +56,23 @@ class Calendar:
     def begin(
         self, apis: Mapping[str, AirflowApi], spec: api.Spec, namespace: str, line: str | None, now: datetime
     ) -> None:
-        """Ask, unless that is under way, while others do their work."""
-        if self._task is None or self._task.done():
+        """Ask, where the policy names an API and unless that is under way, while others do their work."""
+        if spec.airflow.api is None:
+            self._begin_anew("")
+        elif self._task is None or self._task.done():
             self._task = asyncio.create_task(self.read(apis, spec, namespace, line, now))
 
     async def read(
         self, apis: Mapping[str, AirflowApi], spec: api.Spec, namespace: str, line: str | None, now: datetime
     ) -> None:
         """Ask for what is due, where it is time for it."""
-        name = spec.airflow.api
-        source = apis.get(name or "")
-        if name is None:
-            self.problem, self._answered = None, None
-        elif source is None or source.api.namespace != namespace:
+        name = spec.airflow.api or ""
+        source = apis.get(name)
+        if name != self._name:
+            self._begin_anew(name)
+        if not name:
+            return
+        if source is None or source.api.namespace != namespace:
             # Whoever may write a policy in one namespace learns nothing of the Airflow in another.
             self.problem = f"The operator knows no REST API {name} for the namespace {namespace} (airflow.apis)."
         elif line is None:
@@ -82,6 +88,11 @@ class Calendar:
             except Exception:
                 log.exception("namespace %s: the DAG calendar could not be read", namespace)
                 self.problem = "It could not be read; see the operator's log."
+
+    def _begin_anew(self, name: str) -> None:
+        """Nothing is known of another Airflow."""
+        self._name, self.problem, self._begun, self._answered = name, None, None, None
+        self._rare, self._frequent = {}, {}
 
     async def _read(self, source: AirflowApi, line: str, now: datetime) -> None:
         found = await source.due(line, now)

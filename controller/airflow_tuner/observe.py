@@ -6,17 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 
-from airflow_tuner import (
-    api,
-    inventory,
-    parsing,
-    prometheus,
-    questions,
-    resource_metrics,
-    signals,
-    task_history,
-    telemetry,
-)
+from airflow_tuner import api, inventory, parsing, prometheus, questions, resource_metrics, signals, telemetry
 from airflow_tuner.brokers import Brokers
 from airflow_tuner.cluster import Cluster, path
 from airflow_tuner.errors import Refused, TunerError
@@ -27,6 +17,7 @@ from airflow_tuner.prometheus import Prometheus, moment
 from airflow_tuner.quantity import MEBIBYTE
 from airflow_tuner.sentence import counted
 from airflow_tuner.signals import Scope, Series, Signal
+from airflow_tuner.task_history import past_of_tasks
 
 Values = Mapping[str, tuple[Series, ...]]
 
@@ -99,7 +90,7 @@ async def observe(
     asked, (slots, broker), (task_runs, groups) = await asyncio.gather(
         _asked(source, spec, namespace, parsing.rounds(spec, seen, line), _named(known), patience, airflow=asks),
         _slots(brokers if runs.celery else None, spec, namespace, seen),
-        task_history.ask(source if runs.kubernetes or of_tasks else None, spec, namespace, patience),
+        past_of_tasks(source if runs.kubernetes or of_tasks else None, spec, namespace, patience),
     )
     values, problem, airflow_problem, naming = asked
     found = observed(spec, seen, line, Heard(values, problem, airflow_problem, slots, broker, naming, asks), now, runs)

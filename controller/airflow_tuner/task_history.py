@@ -6,7 +6,7 @@ from airflow_tuner.prometheus import Prometheus
 from airflow_tuner.task_runs import TaskRuns
 
 
-async def ask(
+async def past_of_tasks(
     source: Prometheus | None, spec: api.Spec, namespace: str, patience: float | None
 ) -> tuple[tuple[TaskRuns, ...], int | None]:
     """The runs of each task, and of how many tasks there are any; nothing where it is not asked, or not answered."""

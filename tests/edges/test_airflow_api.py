@@ -279,6 +279,15 @@ def test_it_belongs_to_one_namespace_and_is_asked_only_where_a_policy_names_it()
     assert calendar.problem == "Airflow's version is not known: state spec.airflow.version."
 
 
+def test_of_another_api_nothing_is_known() -> None:
+    calendar, source = Calendar(), a_month()
+    assert read(calendar, source, NOW) == ["month"]
+    other = SPEC.model_copy(update={"airflow": SPEC.airflow.model_copy(update={"api": "other"})})
+    assert read(calendar, source, NOW, other) == []
+    assert read(calendar, source, NOW) == ["month"]
+    assert source.calls[0] == "due"
+
+
 def test_it_is_asked_beside_the_turns_and_once_at_a_time() -> None:
     async def twice() -> None:
         calendar, source = Calendar(), a_month()

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from airflow_tuner import api, signals, task_history
+from airflow_tuner import api, signals
 from airflow_tuner.prometheus import Prometheus, scope
 from airflow_tuner.quantity import MEBIBYTE
 from airflow_tuner.settings import Source
+from airflow_tuner.task_history import past_of_tasks
 from airflow_tuner.task_runs import TaskRuns
 from edges.servers import serving
 from testbed.processes import Area
@@ -81,7 +82,7 @@ def _families(lines: list[str]) -> Iterator[str]:
 
 def asked(url: str, namespace: str = "n") -> tuple[tuple[TaskRuns, ...], int | None]:
     spec = api.Spec.model_validate(POLICY)
-    return asyncio.run(task_history.ask(Prometheus("default", Source(url=url)), spec, namespace, None))
+    return asyncio.run(past_of_tasks(Prometheus("default", Source(url=url)), spec, namespace, None))
 
 
 def test_each_task_is_told_with_its_peaks_its_kills_and_what_its_last_pods_had(past: RealPrometheus) -> None:
@@ -111,7 +112,7 @@ def test_it_is_asked_once_an_hour_and_after_a_failure_it_rests(past: RealPrometh
     async def calls(url: str) -> int:
         source, spec = Prometheus("default", Source(url=url)), api.Spec.model_validate(POLICY)
         for _ in range(3):
-            await task_history.ask(source, spec, "n", None)
+            await past_of_tasks(source, spec, "n", None)
         return source.calls
 
     assert asyncio.run(calls(past.url)) == 1
@@ -122,7 +123,7 @@ def test_it_is_asked_once_an_hour_and_after_a_failure_it_rests(past: RealPrometh
 def test_without_bounds_for_tasks_nothing_is_asked(past: RealPrometheus) -> None:
     source = Prometheus("default", Source(url=past.url))
     spec = api.Spec.model_validate({"airflow": {"release": "airflow"}})
-    assert asyncio.run(task_history.ask(source, spec, "n", None)) == ((), None)
+    assert asyncio.run(past_of_tasks(source, spec, "n", None)) == ((), None)
     assert source.calls == 0
     assert scope(spec.metrics, "n").tasks == 'namespace="n",container="base"'
     assert signals.TASK_RUNS.lasts >= 3600
