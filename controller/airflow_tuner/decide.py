@@ -17,6 +17,9 @@ from airflow_tuner.past import PAUSED, adopted, completed, from_tuned, largest, 
 from airflow_tuner.sentence import short
 from airflow_tuner.steps import Bounds, Past, Step
 
+TASK_PODS = "task-pods"
+"""Target of what is said of pods of the KubernetesExecutor's tasks."""
+
 
 def bounds_of(spec: api.Spec, component: str, target: str, name: str = "") -> Bounds | None:
     """The bounds the spec gives a target (`name`: of its workload), if any.
@@ -26,7 +29,7 @@ def bounds_of(spec: api.Spec, component: str, target: str, name: str = "") -> Bo
     if component == "worker":
         entry = spec.worker(target, name)
         return None if entry is None else _bounds(f"workers/{entry.name}", entry.memory)
-    if component == "task-pods":
+    if component == TASK_PODS:
         return None if spec.tasks is None else _bounds("tasks", spec.tasks.memory)
     entry_ = spec.component(component)
     where = {"dag-processor": "dagProcessor", "api-server": "apiServer", "webserver": "apiServer"}.get(

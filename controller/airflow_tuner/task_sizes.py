@@ -41,8 +41,7 @@ COARSE = 32 * MI
 COVERED = 0.9
 """Share of all runs whose tasks the values of the pod template should fit."""
 
-TARGET = "task-pods"
-"""What is said of pods of the KubernetesExecutor is about."""
+TARGET = decide.TASK_PODS
 
 
 @dataclass(frozen=True, slots=True)
