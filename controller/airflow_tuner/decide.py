@@ -10,10 +10,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from airflow_tuner import api, concurrency, environment, kills, local, parsing, quantity, sizing, steps, workgroup
+from airflow_tuner import (
+    api,
+    concurrency,
+    cores,
+    environment,
+    kills,
+    local,
+    parsing,
+    quantity,
+    sizing,
+    steps,
+    workgroup,
+)
 from airflow_tuner.footprint import Footprint, footprint
-from airflow_tuner.model import Change, Decision, Kill, Memory, Observation, TargetDecision, Values, Workload
-from airflow_tuner.past import PAUSED, adopted, completed, from_tuned, largest, remembered, whole
+from airflow_tuner.model import Change, Cpu, Decision, Kill, Memory, Observation, TargetDecision, Values, Workload
+from airflow_tuner.past import (
+    PAUSED,
+    adopted,
+    completed,
+    cpu_from_tuned,
+    from_tuned,
+    largest,
+    of_cpu,
+    remembered,
+    whole,
+)
 from airflow_tuner.sentence import short
 from airflow_tuner.steps import Bounds, Past, Step
 
@@ -64,6 +86,8 @@ class Item:
     seen: Observation
     ruled_by: str = ""
     """The autoscaler that this target is left to, though the mode is Enforce."""
+    cpu: cores.Bounds | None = None
+    """Bounds of its CPU; `None`: that is not ours, and neither the workload nor the past tells it."""
 
     @functools.cached_property
     def slots(self) -> concurrency.Assessment:
@@ -71,13 +95,22 @@ class Item:
         return concurrency.assess(self.spec, self.bounds, self.workload, self.past, self.before, self.seen)
 
     @functools.cached_property
-    def sizing(self) -> sizing.Sizing:
-        """What is to be said about its memory, from its history."""
+    def subject(self) -> sizing.Subject:
+        """The same with all that its size follows from."""
         law, slots = self.tasks
-        subject = sizing.Subject(
+        return sizing.Subject(
             self.spec, self.bounds, self.workload, self.past, self.before, self.seen, law, slots, self.runs_tasks
         )
-        return sizing.assess(subject)
+
+    @functools.cached_property
+    def sizing(self) -> sizing.Sizing:
+        """What is to be said about its memory, from its history."""
+        return sizing.assess(self.subject)
+
+    @functools.cached_property
+    def cores(self) -> cores.Assessment:
+        """What is to be said about its CPU."""
+        return cores.assess(self.subject, self.cpu)
 
     @property
     def runs_tasks(self) -> bool:
@@ -111,7 +144,8 @@ class Item:
 
 def item_of(spec: api.Spec, bounds: Bounds, workload: Workload, seen: Observation, prior: api.Status) -> Item:
     """A target with its past; without one, it starts from what we gave the pods, else from the template."""
-    past = remembered(prior, workload.target)
+    cpu = None if seen.cpu_ruler(workload) else cores.bounds_of(spec, workload)
+    past, workload = of_cpu(remembered(prior, workload.target), workload, named=cpu is not None)
     remembers = past.desired is not None
     if past.desired is None:
         past = adopted(past, workload, seen.line)
@@ -131,8 +165,13 @@ def item_of(spec: api.Spec, bounds: Bounds, workload: Workload, seen: Observatio
         least = workload.template
         request = largest(before.memory.request, least.request)
         limit = largest(before.memory.limit, least.limit)
-        before = replace(before, memory=Memory(request, limit))
-    return Item(spec, bounds, workload, past, before, seen, ruler)
+        stated, cores_ = workload.stated.cpu, before.cpu
+        before = replace(
+            before,
+            memory=Memory(request, limit),
+            cpu=Cpu(largest(cores_.request, stated.request), largest(cores_.limit, stated.limit)),
+        )
+    return Item(spec, bounds, workload, past, before, seen, ruler, cpu)
 
 
 def _bounds(where: str, memory: api.Memory) -> Bounds | None:
@@ -156,6 +195,7 @@ def _target(item: Item, identity: str, *, paused: bool) -> TargetDecision:
         return TargetDecision(workload, item.bounds.where, desired, PAUSED + why, past.answered, None, tuned)
     fresh = kills.unanswered(workload, {entry.uid: entry for entry in past.answered}, past.raised, now)
     step, waits = next_step(item, fresh)
+    step = _with_cpu_inside(item, step)
     answered = past.answered if waits else kills.merged(past.answered, kills.evidence(workload), workload)
     desired, why = (before, why) if step is None else (step.values, step.why)
     wanted = enforced and desired != template
@@ -198,13 +238,23 @@ def next_step(item: Item, fresh: Sequence[Kill]) -> tuple[Step | None, bool]:
 
 
 def _ordinary(item: Item, *, killed: bool) -> Step | None:
-    """What nobody died of: more memory before slots, which take some, and less memory last of all."""
-    memory = item.sizing.step
-    raised = memory is not None and memory.reason == "MemoryForecast"
-    if memory is not None and raised:
-        slots = item.slots.step
+    """What nobody died of: more memory, more CPU, then slots, which take some of both; less of these last of all."""
+    memory, cpu, slots = item.sizing.step, item.cores.step, item.slots.step
+    if memory is not None and memory.reason == "MemoryForecast":
         return memory if slots is None or slots.reason != "SlotsForecast" else _together(memory, slots)
-    return item.slots.step or item.parsing.step or (None if killed else memory)
+    if cpu is not None and cpu.reason != "CpuReleased":
+        return cpu
+    return slots or item.parsing.step or (None if killed else memory or cpu)
+
+
+def _with_cpu_inside(item: Item, step: Step | None) -> Step | None:
+    """The step, with CPU brought back inside bounds that were changed: admission takes an entry as a whole."""
+    moved = cores.corrected(item.subject, item.cpu)
+    if moved is None or step is None:
+        return moved or step
+    if step.values.cpu != item.before.cpu or step.values == item.workload.values:
+        return step
+    return Step(replace(step.values, cpu=moved.values.cpu), step.reason, f"{step.why} {moved.why}")
 
 
 def _together(memory: Step, slots: Step) -> Step:
@@ -215,7 +265,7 @@ def _together(memory: Step, slots: Step) -> Step:
 
 
 def _whole_entry(item: Item, step: Step | None) -> Step | None:
-    """A step of slots or parsing with memory inside the bounds: admission takes an entry as a whole, or not at all."""
+    """Another step with memory inside the bounds: admission takes an entry as a whole, or not at all."""
     if step is None or step.values == item.workload.values:
         return step
     return replace(step, values=replace(step.values, memory=item.bounds.hold(step.values.memory)))
@@ -240,13 +290,16 @@ def _given(tuned: api.Tuned | None, workload: Workload, line: str | None) -> Val
     """What new pods get now."""
     if tuned is None:
         return workload.values
-    given = replace(workload.values, memory=from_tuned(tuned) or workload.template)
+    cpu = cpu_from_tuned(tuned) or workload.stated.cpu
+    given = replace(workload.values, memory=from_tuned(tuned) or workload.template, cpu=cpu)
     return environment.applied(given, tuple(tuned.env), workload.component, line)
 
 
 def _tuned(item: Item, desired: Values, change: Change | None) -> api.Tuned:
     workload, old = item.workload, item.past.tuned
     env = environment.variables(workload.component, desired, workload.values, item.seen.line)
+    # Where the template says as much, it is left alone.
+    cpu = desired.cpu if desired.cpu != workload.stated.cpu else Cpu()
     new = api.Tuned(
         target=workload.target,
         component=workload.component,
@@ -257,12 +310,16 @@ def _tuned(item: Item, desired: Values, change: Change | None) -> api.Tuned:
         workload=workload.label,
         pod_labels=dict(workload.pod_labels),
         baseline=baseline(workload),
-        requests=api.Sizes(memory=quantity.mebibytes(desired.memory.request or 0)),
-        limits=api.Sizes(memory=quantity.mebibytes(desired.memory.limit or 0)),
+        requests=_sizes(desired.memory.request, cpu.request),
+        limits=_sizes(desired.memory.limit, cpu.limit),
         env=list(env),
     )
     # It counts from when admission could first have used it as it is, baseline and bounds included.
     return old if old is not None and new.model_copy(update={"since": old.since}) == old else new
+
+
+def _sizes(memory: int | None, cpu: int | None) -> api.Sizes:
+    return api.Sizes(memory=quantity.mebibytes(memory or 0), cpu=None if cpu is None else quantity.cpu(cpu))
 
 
 def baseline(workload: Workload) -> api.Baseline:
@@ -294,9 +351,14 @@ def _released(
         if spec.mode is api.Mode.ENFORCE and not ruler and (entry.target in decided or covered):
             continue
         before = environment.applied(
-            Values(from_tuned(entry) or Memory()), tuple(entry.env), entry.component, seen.line
+            Values(from_tuned(entry) or Memory(), cpu=cpu_from_tuned(entry) or Cpu()),
+            tuple(entry.env),
+            entry.component,
+            seen.line,
         )
         after = templates.get(entry.target, Values())
+        if entry.requests.cpu is None:
+            after = replace(after, cpu=Cpu())
         why = "the mode is Recommend" if spec.mode is api.Mode.RECOMMEND else "the policy no longer names it"
         if spec.mode is api.Mode.ENFORCE and ruler:
             why = f"the {short(ruler)} changes its memory"

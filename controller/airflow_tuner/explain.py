@@ -6,13 +6,14 @@ from typing import Any
 
 from airflow_tuner import api, decide, helm, parsing, planned, status, task_page, task_sizes
 from airflow_tuner.concurrency import Assessment as SlotsAssessment
+from airflow_tuner.cores import Assessment as CoresAssessment
 from airflow_tuner.history import History
-from airflow_tuner.model import Decision, Finding, Memory, Observation, TargetDecision, Values
+from airflow_tuner.model import Cpu, Decision, Finding, Memory, Observation, TargetDecision, Values
 from airflow_tuner.parsing import Assessment as ParsingAssessment
-from airflow_tuner.quantity import readable
+from airflow_tuner.quantity import readable, readable_cpu
 from airflow_tuner.restarts import Waiting
 from airflow_tuner.sentence import counted, short
-from airflow_tuner.steps import Step
+from airflow_tuner.steps import Step, cpu_text
 
 WIDTH = 110
 
@@ -110,6 +111,8 @@ def page(
         wrapped(found.why),
         section("Memory", _memory(found, item, f"{readable(bounds.min)} to {readable(bounds.max)}")),
     ]
+    if spec.cpu(workload.component, workload.target, workload.name) is not None:
+        sections.append(section("CPU", _cpu(found, item.cores)))
     if workload.component == "worker":
         sections.append(section("Slots", _slots(spec, found, item.slots)))
     if workload.component == "dag-processor":
@@ -150,6 +153,29 @@ def _memory(found: TargetDecision, item: decide.Item, bounds: str) -> Iterator[t
             yield "due", due
     if sizing.hold:
         yield "held", sizing.hold
+
+
+def _cpu(found: TargetDecision, cores: CoresAssessment) -> Iterator[tuple[str, str]]:
+    workload, bounds = found.workload, cores.bounds
+    if bounds is not None:
+        yield "template", _cores(workload.stated.cpu)
+        running = [pod.running_cpu for pod in workload.living if pod.running_cpu is not None]
+        for cpu in dict.fromkeys(running):
+            yield "in force", f"{_cores(cpu)} in {counted(running.count(cpu), 'pod', 'pods')}"
+        yield "decided", _cores(found.desired.cpu)
+        yield "bounds", f"{readable_cpu(bounds.min)} to {readable_cpu(bounds.max)}"
+        known = counted(cores.hours, "hour is", "hours are")
+        busy = "too few" if cores.used is None else f"all but the busiest took at most {readable_cpu(cores.used)}"
+        yield "used", f"{known} known of the last week: {busy}"
+        shares = [pod.usage.throttled.value for pod in workload.living if pod.usage.throttled is not None]
+        if shares:
+            yield "held back", f"by its limit in {max(shares):.0%} of its scheduling periods, at most"
+        if cores.target is not None:
+            yield "asked for", _cores(cores.target)
+    if cores.hold:
+        yield "held", cores.hold
+    if cores.step is not None:
+        yield "step", "as said above" if cores.step.why == found.why else cores.step.why
 
 
 def _slots(spec: api.Spec, target: TargetDecision, found: SlotsAssessment) -> Iterator[tuple[str, str]]:
@@ -204,6 +230,8 @@ def _verdict(target: TargetDecision, cause: str, told: str, hold: str, step: Ste
 def shown(values: Values) -> str:
     """Values in a few words."""
     parts = [_sizes(values.memory)]
+    if values.cpu != Cpu():
+        parts.append(f"CPU {_cores(values.cpu)}")
     if values.concurrency is not None:
         parts.append(counted(values.concurrency, "slot", "slots"))
     if values.interval is not None:
@@ -217,6 +245,10 @@ def _sizes(memory: Memory) -> str:
     request = "none" if memory.request is None else readable(memory.request)
     limit = "none" if memory.limit is None else readable(memory.limit)
     return f"{request} / {limit}"
+
+
+def _cores(cpu: Cpu) -> str:
+    return f"{cpu_text(cpu.request)} / {cpu_text(cpu.limit)}"
 
 
 def section(title: str, rows: Iterable[tuple[str, str]]) -> str:

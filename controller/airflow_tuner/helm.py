@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from airflow_tuner import api
+from airflow_tuner import api, quantity
 from airflow_tuner.model import Decision, Memory, Observation, TargetDecision, Workload
 from airflow_tuner.quantity import mebibytes
 
@@ -68,13 +68,9 @@ def of_tasks(memory: Memory, seen: Observation) -> str:
 
 def _add(tree: Tree, notes: list[str], target: TargetDecision, line: str | None) -> None:
     desired, workload = target.desired, target.workload
-    resources = {
-        kind: {"memory": mebibytes(size)}
-        for kind, size in (("requests", desired.memory.request), ("limits", desired.memory.limit))
-        if size is not None
-    }
+    resources = _resources(target)
     if workload.component != "worker":
-        if desired.memory != workload.template and resources:
+        if resources:
             tree.setdefault(KEYS[workload.component], {})["resources"] = resources
         _add_parsing(tree, notes, target, line)
         return
@@ -84,7 +80,7 @@ def _add(tree: Tree, notes: list[str], target: TargetDecision, line: str | None)
         slots = f", worker_concurrency {desired.concurrency}" if desired.concurrency else ""
         notes.append(f"In your entry of workers.celery.sets for {name}: resources {resources}{slots}.")
         return
-    if desired.memory != workload.template and resources:
+    if resources:
         workers = tree.setdefault("workers", {})
         if _moved(workload.chart):
             workers = workers.setdefault("celery", {})
@@ -92,6 +88,22 @@ def _add(tree: Tree, notes: list[str], target: TargetDecision, line: str | None)
     if desired.concurrency is not None and desired.concurrency != workload.stated.concurrency:
         _config(tree, "celery")["worker_concurrency"] = desired.concurrency
         _overruled(notes, target, (api.EnvName.CONCURRENCY, api.EnvName.AUTOSCALE))
+
+
+def _resources(target: TargetDecision) -> Tree:
+    """What differs from the template; of workers that the chart keeps in a list, all."""
+    desired, workload = target.desired, target.workload
+    whole = workload.component == "worker" and workload.target != "worker/default"
+    found: Tree = {}
+    for kind, memory, cpu in (
+        ("requests", desired.memory.request, desired.cpu.request),
+        ("limits", desired.memory.limit, desired.cpu.limit),
+    ):
+        if memory is not None and (whole or desired.memory != workload.template):
+            found.setdefault(kind, {})["memory"] = mebibytes(memory)
+        if cpu is not None and desired.cpu != workload.stated.cpu:
+            found.setdefault(kind, {})["cpu"] = quantity.cpu(cpu)
+    return found
 
 
 def _add_parsing(tree: Tree, notes: list[str], target: TargetDecision, line: str | None) -> None:

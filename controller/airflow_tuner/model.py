@@ -28,6 +28,14 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
+class Cpu:
+    """A request and a limit in thousandths of a core; `None` where none is set."""
+
+    request: int | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Values:
     """What a container is set to. `None` where it is not known, or not what this container has."""
 
@@ -38,6 +46,8 @@ class Values:
     """Seconds between two parses of a DAG file."""
     processes: int | None = None
     """DAG files that are parsed at once."""
+    cpu: Cpu = field(default=Cpu(), kw_only=True)
+    """Not set, too, where the policy names no bounds of CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +169,14 @@ class Pod:
     """Somebody else has resized its container's memory in place since."""
     restarts_on_resize: bool = False
     """Its container's resizePolicy restarts it for a change of memory: it is never resized in place."""
+    cpu: Cpu = Cpu()
+    """What its spec asks for the container."""
+    running_cpu: Cpu | None = None
+    """What is in force for the container; `None` while it does not run."""
+    foreign_cpu: bool = False
+    """Somebody else has resized its container's CPU in place since."""
+    restarts_for_cpu: bool = False
+    """Its container's resizePolicy restarts it for a change of CPU: that is never resized in place."""
     resize_problem: str = ""
     """Why the kubelet has not done a resize, in its words."""
     deferred: datetime | None = None
@@ -211,7 +229,7 @@ class Workload:
     probe: Probe | None = None
     """Its liveness probe, where that starts an Airflow of its own."""
     stated: Values = Values()
-    """Slots, interval and processes as the template states them."""
+    """CPU, slots, interval and processes as the template states them."""
     queues: tuple[str, ...] = ("default",)
     """Celery queues its workers serve, as its command and environment say."""
     replicas: int = 1
@@ -319,7 +337,8 @@ class Observation:
     autoscalers: tuple[Autoscaler, ...] = ()
     """What else changes workloads of the namespace."""
     histories: Mapping[str, History] = field(default_factory=dict)
-    """The memory of past hours, by target, and by `<target> tasks` the most tasks at once of a group of workers."""
+    """The memory of past hours, by target; by `<target> tasks` the most tasks at once of a group of workers; by
+    `<target> cpu` the CPU of those whose CPU the policy names, in thousandths of a core."""
     reading: bool = False
     """The metrics source is still asked for the past: the histories are not all that is known."""
     usual: bool = True
@@ -348,6 +367,11 @@ class Observation:
     def memory_ruler(self, workload: Workload) -> str:
         """The autoscaler that changes the memory of this workload's running pods; empty where none does."""
         found = (item for item in self.autoscalers_of(workload) if item.rules_memory(workload.container))
+        return next((f"{item.kind} {item.name}" for item in found), "")
+
+    def cpu_ruler(self, workload: Workload) -> str:
+        """The autoscaler that changes this workload's CPU, or goes by it as a share; empty where none does."""
+        found = (item for item in self.autoscalers_of(workload) if item.rules_cpu(workload.container))
         return next((f"{item.kind} {item.name}" for item in found), "")
 
 

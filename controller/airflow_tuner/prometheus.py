@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -44,6 +44,8 @@ FRESH = 90.0
 
 KEPT = 2000
 """Most answers that are kept for that."""
+
+HOUR = 3600
 
 LAST_SECOND = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 
@@ -86,13 +88,17 @@ def _require_whole(body: bytes) -> None:
             raise _Incomplete
 
 
+class TooMuch(Unavailable):
+    """An answer that was too large, or came too late: a smaller question may have one."""
+
+
 @dataclass(frozen=True, slots=True)
-class Hours:
-    """Values of one series, by hour."""
+class Track:
+    """Values of one series over a time."""
 
     labels: dict[str, str]
     values: dict[int, float]
-    """By hour, counted from 1970."""
+    """By time, in seconds since 1970; of `Prometheus.ask_hours` by hour."""
 
 
 @dataclass
@@ -155,19 +161,26 @@ class Prometheus:
             del self._last[next(iter(self._last))]
         return _or_raise(found)
 
-    async def ask_hours(self, signal: Signal, scope: Scope, first: int, last: int) -> tuple[Hours, ...]:
+    async def ask_hours(self, signal: Signal, scope: Scope, first: int, last: int) -> tuple[Track, ...]:
         """The values of a signal at the end of each hour from `first` to `last`, counted from 1970."""
+        found = await self.ask_over(signal, scope, range((first + 1) * HOUR, (last + 1) * HOUR + 1, HOUR))
+        return tuple(
+            replace(item, values={at // HOUR - 1: value for at, value in item.values.items()}) for item in found
+        )
+
+    async def ask_over(self, signal: Signal, scope: Scope, times: range) -> tuple[Track, ...]:
+        """The values of a signal at these times, in seconds since 1970; `TooMuch` where fewer may be answered."""
         promql = signals.query(signal, scope)
-        start, end = (datetime.fromtimestamp((hour + 1) * 3600, UTC) for hour in (first, last))
+        start, end = (datetime.fromtimestamp(at, UTC) for at in (times[0], times[-1]))
         self.calls += 1
-        asked = partial(self._connection.custom_query_range, promql, start, end, "3600")
+        asked = partial(self._connection.custom_query_range, promql, start, end, f"{times.step}")
         try:
             async with asyncio.timeout(self.source.timeout_seconds):
                 answer = await asyncio.get_running_loop().run_in_executor(self._threads, asked)
-            return tuple(_hours(item) for item in answer)
+            return tuple(_track(item) for item in answer)
         except _FAILURES as error:
             told = f"The metrics source {self.name} does not answer as a Prometheus does ({_kind(error)})."
-            raise Unavailable(told) from error
+            raise (TooMuch if _divisible(error) else Unavailable)(told) from error
 
     def _authorized(self, file: Path, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """`request` with the token as the file has it now: it is renewed in place."""
@@ -221,10 +234,10 @@ def _series(item: Mapping[str, Any]) -> Series | None:
     return Series(labels, value) if math.isfinite(value) else None
 
 
-def _hours(item: Mapping[str, Any]) -> Hours:
+def _track(item: Mapping[str, Any]) -> Track:
     labels = {key: "".join(value) for key, value in item["metric"].items()}
-    told = ((int(float(at)) // 3600 - 1, float(value)) for at, value in item["values"])
-    return Hours(labels, {hour: value for hour, value in told if math.isfinite(value)})
+    told = ((int(float(at)), float(value)) for at, value in item["values"])
+    return Track(labels, {at: value for at, value in told if math.isfinite(value)})
 
 
 def _matchers(labels: Mapping[str, str]) -> str:
@@ -262,3 +275,9 @@ def _status(error: Exception) -> str:
     """The client puts the status before the body."""
     found = re.match(r"HTTP Status Code (\d{3})\b", str(error))
     return f"status {found[1]}" if found else "an error"
+
+
+def _divisible(error: Exception) -> bool:
+    """Prometheus answers 422 where a question reads too many samples, and 503 where it takes too long."""
+    late = isinstance(error, (TooLarge, TimeoutError, ReadTimeoutError, requests.ReadTimeout))
+    return late or _status(error) in {"status 422", "status 503", "status 504"}

@@ -219,6 +219,7 @@ class Turn:
             self.archive.begin(self.recorder.memory(policy), policy["metadata"]["uid"], self.clock())
         self.spec = policies.parsed(policy)[0]
         now = self.clock()
+        self.archive.named(self.spec, now)
         self.evictions = {pod: told for pod, told in self.evictions.items() if now - told[0] < EVICT_AGAIN}
         evictions = {pod: why for pod, (_, why) in self.evictions.items()}
         others = () if self.autoscalers is None else await self.autoscalers.of(self.namespace, now)
@@ -229,7 +230,7 @@ class Turn:
             evictions,
             others,
             histories=self.archive.histories,
-            reading=bool(self.archive.unread),
+            reading=bool(self.archive.next),
             witnessed=self.witnessed,
             due=self.calendar.due(now),
             calendar=self.calendar.problem,

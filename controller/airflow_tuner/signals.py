@@ -162,11 +162,16 @@ ANONYMOUS_MEMORY = Signal(
 MEMORY = (PROCESS_KILLS, PROCESS_KILLS_BEFORE, PEAK, WORKING_SET, SAMPLED_AT, ANONYMOUS_MEMORY)
 """Asked in every turn."""
 
+
+def _of_workloads(promql: str) -> str:
+    """The most of each workload: the name of a pod is that, and what its ReplicaSet or StatefulSet adds."""
+    pods = '"(.+?)(-[a-z0-9]{6,10}-[a-z0-9]{5}|-[0-9]+)"'
+    return f'max by (workload) (label_replace({promql},"workload","$$1","pod",{pods}))'
+
+
 HOURLY_PEAKS = Signal(
     "hourly_peaks",
-    # The name of a pod is its workload's, and what its ReplicaSet or StatefulSet adds.
-    'max by (workload) (label_replace(max_over_time(container_memory_rss{$container}[1h]),"workload","$$1","pod",'
-    '"(.+?)(-[a-z0-9]{6,10}-[a-z0-9]{5}|-[0-9]+)"))',
+    _of_workloads("max_over_time(container_memory_rss{$container}[1h])"),
     "bytes",
     "the history begins with the operator",
 )
@@ -239,6 +244,23 @@ NODE_CPU = Signal(
     "share of the node's cores, for each container on it",
     "only the container's own limit and throttling tell whether CPU is short",
 )
+
+CORES = Signal(
+    "cores",
+    apart({"cpu": CPU.promql, "throttled": THROTTLED.promql}),
+    "cores, and share of the scheduling periods",
+    "CPU is not changed",
+    parts=("cpu", "throttled"),
+)
+"""Both as one question, where the policy names CPU and nothing asks for the four below."""
+
+HOURLY_CORES = Signal(
+    "hourly_cores",
+    _of_workloads("max_over_time(rate(container_cpu_usage_seconds_total{$container}[$window])[1h:1m])"),
+    "cores",
+    "the history of CPU begins with the operator",
+)
+"""The most of each hour, averaged over the window as the operator itself sees it; asked where the policy names CPU."""
 
 CONTAINERS = (CPU, CPU_OF_ROUNDS, THROTTLED, NODE_CPU)
 """Asked where slots or parsing are tuned, or tasks run in a scheduler that the policy names."""

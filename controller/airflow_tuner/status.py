@@ -1,12 +1,13 @@
 """From the old status, the observation and the decision to the new status. Pure; nothing changes without a cause."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
 from airflow_tuner import api, environment, helm, quantity, task_page
 from airflow_tuner.model import (
     Change,
+    Cpu,
     Decision,
     Finding,
     Memory,
@@ -17,8 +18,8 @@ from airflow_tuner.model import (
     Values,
     Workload,
 )
-from airflow_tuner.past import from_tuned, moments_of, moved, whole
-from airflow_tuner.quantity import mebibytes, readable
+from airflow_tuner.past import cpu_from_tuned, from_tuned, moments_of, moved, same_template, whole
+from airflow_tuner.quantity import mebibytes, readable, readable_cpu
 from airflow_tuner.restarts import Waiting
 from airflow_tuner.sentence import counted, fitted, listed, short
 
@@ -97,10 +98,12 @@ def as_written(status: api.Status) -> dict[str, Any]:
 
 def written(values: Values) -> api.Values:
     """Values as the status has them."""
-    memory = values.memory
+    memory, cpu = values.memory, values.cpu
     return api.Values(
         request=None if memory.request is None else mebibytes(memory.request),
         limit=None if memory.limit is None else mebibytes(memory.limit),
+        cpu_request=None if cpu.request is None else quantity.cpu(cpu.request),
+        cpu_limit=None if cpu.limit is None else quantity.cpu(cpu.limit),
         concurrency=values.concurrency,
         parsing_interval_seconds=values.interval,
         parsing_processes=values.processes,
@@ -120,13 +123,28 @@ def needs_slots(target: TargetDecision, pod: Pod) -> bool:
 
 
 def needs_resize(target: TargetDecision, name: str) -> bool:
-    """A pod is ours to resize, and has other memory than it should have by now."""
+    """A pod is ours to resize, and has other memory or CPU than it should have by now."""
     pod = next(pod for pod in target.workload.pods if pod.name == name)
+    return needs_memory(target, pod) or needs_cpu(target, pod)
+
+
+def needs_memory(target: TargetDecision, pod: Pod) -> bool:
+    """Its memory is ours to resize, and is not what it should be by now."""
     wanted = resized(target, pod)
     if wanted is None:
         return False
     running = pod.running or pod.memory
     return pod.memory != wanted or (running.limit or 0) < (wanted.limit or 0)
+
+
+def needs_cpu(target: TargetDecision, pod: Pod) -> bool:
+    """The same of its CPU, whose request may wait for room by itself."""
+    wanted = resized_cpu(target, pod)
+    if wanted is None:
+        return False
+    running = pod.running_cpu or pod.cpu
+    less = (running.request or 0) < (wanted.request or 0) or (running.limit or 0) < (wanted.limit or 0)
+    return pod.cpu != wanted or less
 
 
 def resized(target: TargetDecision, pod: Pod) -> Memory | None:
@@ -145,6 +163,25 @@ def resized(target: TargetDecision, pod: Pod) -> Memory | None:
     if lowerable(pod, desired.limit) and (not pod.guaranteed or desired.request == desired.limit):
         return desired
     return Memory(max(desired.request or 0, pod.memory.request or 0), max(desired.limit, pod.memory.limit))
+
+
+def resized_cpu(target: TargetDecision, pod: Pod) -> Cpu | None:
+    """The CPU that a running pod should have; `None`: it is not ours to resize.
+
+    Ours as for memory. A limit is neither added nor lowered; a request is lowered where nobody else has set it.
+    """
+    desired, workload = cpu_from_tuned(target.tuned), target.workload
+    if desired is None or desired.request is None or pod.ending or pod.restarts_for_cpu:
+        return None
+    # The first request of a pod that has none of anything would give it another QoS class.
+    bare = pod.cpu.request is None and pod.memory.request is None
+    if bare or not (pod.decision or pod.resized or pod.cpu == workload.stated.cpu):
+        return None
+    limit = None if pod.cpu.limit is None else max(pod.cpu.limit, desired.limit or 0)
+    request = max(desired.request, pod.cpu.request or 0) if pod.foreign_cpu else desired.request
+    if limit is not None:
+        request = limit if pod.guaranteed else min(request, limit)
+    return Cpu(request, limit)
 
 
 def lowerable(pod: Pod, limit: int) -> bool:
@@ -183,7 +220,7 @@ def _target(target: TargetDecision, seen: Observation, prior: api.Status, change
     workload = target.workload
     moments = moments_of(prior, workload.target)
     before = next((item for item in prior.targets if item.name == workload.target), None)
-    if before is not None and before.template != written(workload.values):
+    if before is not None and not same_template(before.template, written(workload.values)):
         # Another template may fit the quota that the last one did not.
         told = {"refused": None, "template": seen.at.isoformat()}
         moments = (moments or api.Moments()).model_copy(update=told)
@@ -213,22 +250,21 @@ def _smallest(workload: Workload, line: str | None) -> Values:
     """The smallest of each that is in force in a running pod."""
     slots = [pod.slots.processes for pod in workload.living if pod.slots is not None]
     born = [environment.stated(workload.component, pod.environment, line) for pod in workload.living]
+    memory = [pod.running for pod in workload.living if pod.running is not None]
+    cpu = [pod.running_cpu for pod in workload.living if pod.running_cpu is not None]
     return Values(
-        _smallest_memory(workload),
+        Memory(_least([one.request for one in memory]), _least([one.limit for one in memory])),
+        cpu=Cpu(_least([one.request for one in cpu]), _least([one.limit for one in cpu])),
         concurrency=min(slots or [told.concurrency for told in born if told.concurrency], default=None),
         interval=min((told.interval for told in born if told.interval), default=None),
         processes=min((told.processes for told in born if told.processes), default=None),
     )
 
 
-def _smallest_memory(workload: Workload) -> Memory:
-    running = [pod.running for pod in workload.living if pod.running is not None]
-    requests = [memory.request for memory in running if memory.request is not None]
-    limits = [memory.limit for memory in running if memory.limit is not None]
-    return Memory(
-        request=min(requests) if running and len(requests) == len(running) else None,
-        limit=min(limits) if running and len(limits) == len(running) else None,
-    )
+def _least(sizes: Sequence[int | None]) -> int | None:
+    """The smallest of them; `None` where one is not set."""
+    known = [size for size in sizes if size is not None]
+    return min(known) if known and len(known) == len(sizes) else None
 
 
 def _summary(spec: api.Spec, findings: tuple[Finding, ...], decision: Decision) -> str:
@@ -250,6 +286,8 @@ def _last_change(history: Iterable[api.Change]) -> str:
         f"{name}{then if then is not None else 'none'} -> {now if now is not None else 'none'}"
         for name, then, now in (
             ("", before.limit, after.limit),
+            ("CPU limit ", before.cpu_limit, after.cpu_limit),
+            ("CPU request ", before.cpu_request, after.cpu_request),
             ("slots ", before.concurrency, after.concurrency),
             ("parsing interval ", before.parsing_interval_seconds, after.parsing_interval_seconds),
             ("processes ", before.parsing_processes, after.parsing_processes),
@@ -344,10 +382,17 @@ def _behind(targets: list[TargetDecision]) -> str:
     told = []
     for target in targets:
         desired = from_tuned(target.tuned) or Memory()
-        pods = [pod.name for pod in target.workload.living if needs_resize(target, pod.name)]
+        pods = [pod.name for pod in target.workload.living if needs_memory(target, pod)]
+        cpu = [pod.name for pod in target.workload.living if needs_cpu(target, pod)]
         slots = [pod.name for pod in target.workload.living if needs_slots(target, pod)]
         if pods:
             told.append(f"{listed(pods)} of {short(target.workload.target)} to {readable(desired.limit or 0)}")
+        if cpu:
+            wanted = target.desired.cpu
+            limit = "" if wanted.limit is None else f" of at most {readable_cpu(wanted.limit)}"
+            told.append(
+                f"{listed(cpu)} of {short(target.workload.target)} to {readable_cpu(wanted.request or 0)}{limit}"
+            )
         if slots:
             told.append(f"{listed(slots)} of {short(target.workload.target)} to {target.desired.concurrency} slots")
     return f"Not yet in force: {'; '.join(told)}."

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from airflow_tuner import api, kills, quantity
 from airflow_tuner.model import Kill, Kind, Memory, Values, Workload
-from airflow_tuner.quantity import readable
+from airflow_tuner.quantity import readable, readable_cpu
 from airflow_tuner.sentence import fitted, short
 
 OOM_FACTOR = 1.5
@@ -50,6 +50,8 @@ class Past:
     """Last change of any kind."""
     memory_changed: datetime | None = None
     """Last change of its memory."""
+    cpu_changed: datetime | None = None
+    """Last change of its CPU."""
     slots_changed: datetime | None = None
     """Last change of its slots."""
     parsing_changed: datetime | None = None
@@ -101,8 +103,9 @@ def pods_refused(workload: Workload, past: Past, before: Values) -> Step | None:
     if refusal is None or tuned is None or before == workload.values:
         return None
     ours = refusal.at >= datetime.fromisoformat(tuned.since) or tuned.limits.memory in refusal.why
+    sized = ("memory",) if tuned.requests.cpu is None else ("memory", "cpu")
     # A quota on something else, such as the number of pods, is no matter of ours.
-    if not ours or ("exceeded quota" in refusal.why and "memory" not in refusal.why):
+    if not ours or ("exceeded quota" in refusal.why and not any(name in refusal.why for name in sized)):
         return None
     return Step(
         workload.values,
@@ -151,6 +154,8 @@ def _template_changed(bounds: Bounds, workload: Workload, old: Values) -> Step:
         for name, then, now in (
             ("limit", _text(old.memory.limit), _text(new.memory.limit)),
             ("request", _text(old.memory.request), _text(new.memory.request)),
+            ("CPU request", cpu_text(old.cpu.request), cpu_text(new.cpu.request)),
+            ("CPU limit", cpu_text(old.cpu.limit), cpu_text(new.cpu.limit)),
             ("slots", old.concurrency, new.concurrency),
             ("parsing interval", old.interval, new.interval),
             ("parsing processes", old.processes, new.processes),
@@ -283,6 +288,11 @@ def _told(killed: Sequence[Kill]) -> str:
 
 def _text(size: int | None) -> str:
     return "none" if size is None else readable(size)
+
+
+def cpu_text(size: int | None) -> str:
+    """Thousandths of a core for a sentence."""
+    return "none" if size is None else readable_cpu(size)
 
 
 def _shown(value: object) -> str:

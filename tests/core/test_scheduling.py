@@ -223,6 +223,8 @@ def test_a_late_scheduler_that_lacks_cpu_is_told_and_the_database_is_not_blamed(
         {"usage": SHORT, "loop": 9, "started": None},
         {"usage": usage(), "loop": 9, "critical": 9},
         {"usage": usage(cpu=0.5, throttled=0.24), "loop": 9},
+        # Stopped, on a node that is full.
+        {"usage": usage(cpu=0.0, node_cpu=0.99), "beats": 9},
     ],
 )
 def test_a_scheduler_that_is_held_back_and_not_late_or_begins_or_is_not_known_is_not_told(

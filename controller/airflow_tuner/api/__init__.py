@@ -21,6 +21,7 @@ from airflow_tuner.api.fields import (
 from airflow_tuner.api.spec import (
     Component,
     Concurrency,
+    Cpu,
     DagProcessor,
     Memory,
     Metrics,
@@ -69,6 +70,7 @@ __all__ = [
     "Component",
     "Concurrency",
     "Condition",
+    "Cpu",
     "DagProcessor",
     "EnvName",
     "EnvVar",

@@ -132,11 +132,32 @@ class Memory(Model):
     for pods that are Guaranteed."""
 
 
+class Cpu(Model):
+    """Bounds of a container's CPU. Neither its request nor its limit is set outside of them, and no limit is added."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "quantity(string(self.min)).compareTo(quantity(string(self.max))) <= 0",
+                "cpu.min must not exceed cpu.max",
+            ),
+            ("quantity(string(self.min)).compareTo(quantity('0')) > 0", "cpu.min must be more than 0"),
+        )
+    )
+
+    min: CpuQuantity
+    """Smallest CPU request and limit the operator may set, e.g. 250m."""
+    max: CpuQuantity
+    """Largest CPU request and limit the operator may set, e.g. 2."""
+
+
 class Component(Model):
     """Bounds for one component. A component that is absent from the policy is never touched."""
 
     memory: Memory
     """Bounds of the memory of the component's main container."""
+    cpu: Cpu | None = None
+    """Bounds of the CPU of the component's main container; absent: never touched."""
 
 
 class Interval(Model):
@@ -210,6 +231,8 @@ class Worker(Model):
     <release>-worker-<set>, a workload's full name, or `*` for all. The first entry that matches counts."""
     memory: Memory
     """Bounds of the memory of the worker container."""
+    cpu: Cpu | None = None
+    """Bounds of the CPU of the worker container; absent: never touched."""
     concurrency: Concurrency | None = None
     """Bounds of worker_concurrency, the slots of each worker; absent: never touched."""
 
@@ -242,9 +265,9 @@ class Cooldown(Model):
     """Least time between ordinary changes of one target. The answer to an out-of-memory kill does not wait."""
 
     raise_seconds: Annotated[int, Field(ge=0, le=86400)] = 600
-    """Seconds after a change of a target's memory before the next ordinary raise of it."""
+    """Seconds after a change of a target's memory, or of its CPU, before the next ordinary raise of that."""
     lower_seconds: Annotated[int, Field(ge=300, le=604800)] = 3600
-    """Seconds after a change of a target's memory before it is lowered."""
+    """Seconds after a change of a target's memory, or of its CPU, before that is lowered."""
     concurrency_seconds: Annotated[int, Field(ge=0, le=86400)] = 60
     """Seconds after a change of a worker's slots before the next one."""
     parsing_seconds: Annotated[int, Field(ge=0, le=604800)] = 900
@@ -303,7 +326,7 @@ class Changes(Model):
     restarts: Restarts = Restarts()
     """Whether pods may be restarted for what cannot be changed while they run."""
     releases: bool = True
-    """Whether memory that a week of history did not take is released, in running pods too; false: memory is only
+    """Whether memory and CPU that a week of history did not take is released, in running pods too; false: it is only
     raised. In mode Recommend it is recommended in any case."""
 
 
@@ -349,6 +372,17 @@ class Spec(Model):
         """The first entry for a worker workload by its target (`worker/default`) or its name."""
         group = target.removeprefix("worker/")
         return next((entry for entry in self.workers if entry.name in {"*", group, name}), None)
+
+    def cpu(self, component: str, target: str, name: str) -> Cpu | None:
+        """The bounds of CPU for a workload by its component, target and name."""
+        entry = self.worker(target, name) if component == "worker" else self.component(component)
+        return None if entry is None else entry.cpu
+
+    @property
+    def tunes_cpu(self) -> bool:
+        """Some container's CPU may be changed."""
+        singles = (self.scheduler, self.dag_processor, self.triggerer, self.api_server)
+        return any(entry.cpu is not None for entry in (*singles, *self.workers) if entry is not None)
 
     @property
     def tunes_slots(self) -> bool:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from airflow_tuner.api.fields import Labels, MemoryQuantity, Model, Name, Sentence, Time, keyed
+from airflow_tuner.api.fields import CpuQuantity, Labels, MemoryQuantity, Model, Name, Sentence, Time, keyed
 
 
 class Condition(Model):
@@ -48,6 +48,10 @@ class Values(Model):
     """Memory request; absent: none is set."""
     limit: MemoryQuantity | None = None
     """Memory limit; absent: none is set."""
+    cpu_request: CpuQuantity | None = None
+    """CPU request; absent: none is set, or the policy names no bounds of CPU for it."""
+    cpu_limit: CpuQuantity | None = None
+    """CPU limit; absent: none is set, or the policy names no bounds of CPU for it."""
     concurrency: int | None = None
     """Slots of each worker; absent: not known, or not a worker."""
     parsing_interval_seconds: int | None = None
@@ -78,6 +82,8 @@ class Moments(Model):
     """Last change of any kind."""
     memory: Time | None = None
     """Last change of its memory."""
+    cpu: Time | None = None
+    """Last change of its CPU."""
     slots: Time | None = None
     """Last change of its slots."""
     parsing: Time | None = None
@@ -185,10 +191,12 @@ class Baseline(Model):
 
 
 class Sizes(Model):
-    """Resources that are set at admission: memory only."""
+    """Resources that are set at admission."""
 
     memory: MemoryQuantity
     """Memory."""
+    cpu: CpuQuantity | None = None
+    """CPU; absent: it is left as the template says."""
 
 
 class Tuned(Model):
@@ -230,9 +238,9 @@ class Change(Model):
     target: Name
     """What was changed."""
     reason: Annotated[str, Field(max_length=64)]
-    """OutOfMemory, NodeMemoryPressure, BelowMinimum, LimitsMissing, MemoryForecast, MemoryReleased,
-    SlotsExhausted, SlotsForecast, SlotsReleased, SlotsIdle, MemoryBound, ParsingOverloaded, DagsStale, Recommended,
-    BoundsChanged, TemplateChanged, PodsRefused or Released."""
+    """OutOfMemory, NodeMemoryPressure, BelowMinimum, LimitsMissing, MemoryForecast, MemoryReleased, CpuThrottled,
+    CpuUsed, CpuReleased, SlotsExhausted, SlotsForecast, SlotsReleased, SlotsIdle, MemoryBound, ParsingOverloaded,
+    DagsStale, Recommended, BoundsChanged, TemplateChanged, PodsRefused or Released."""
     from_: Annotated[Values, Field(alias="from")]
     """Values before."""
     to: Values

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from airflow_tuner import capacity, lag, quantity, runaway
+from airflow_tuner import capacity, cores, lag, quantity, runaway
 from airflow_tuner.diagnose.case import Case
 from airflow_tuner.model import Finding, MetricsState, Pod, Severity, Workload
 from airflow_tuner.sentence import counted, short
@@ -24,6 +24,10 @@ BEATS = 36
 
 BEATS_SHARE = 0.5
 """Below this share of them they are late."""
+
+STOPPED = 0.003
+"""Cores below which a scheduler does not lack CPU, but asks for none, as one that is stopped: without any work it takes
+0.03 to 0.05 (measured)."""
 
 PACE = "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC"
 
@@ -118,23 +122,27 @@ def scheduler_slow(case: Case) -> Iterator[Finding]:
             )
         return
     late = _late(case, pods, own_pace=any(PACE in item.names for item in schedulers))
+    said = {cores.said(item.cores) for item in case.items if item.workload.component == "scheduler"}
     if late:
         yield Finding(
             "SchedulerUnderResourced",
             Severity.WARNING,
             "scheduler",
-            f"{late}, and CPU is short: {short_of}. Tasks start late. Raise the scheduler's CPU limit and request in "
-            "your values, or free its node; the operator does not change CPU.",
+            f"{late}, and CPU is short: {short_of}. Tasks start late. "
+            f"{' '.join(sorted(said)) or cores.said(cores.Assessment())} "
+            "Raise the scheduler's CPU limit and request in your values, or free its node.",
             seen.at,
         )
 
 
 def _late(case: Case, pods: list[Pod], *, own_pace: bool) -> str:
-    """What of the schedulers is late, as a clause; empty where nothing is, or where one has just begun.
+    """What of the schedulers is late, as a clause; empty where nothing is, one has just begun, or all are stopped.
 
     `own_pace`: how often they beat is set by the user.
     """
     if not all(pod.started is not None and case.seen.at - pod.started >= SETTLED for pod in pods):
+        return ""
+    if all(pod.usage.cpu is not None and pod.usage.cpu.value < STOPPED for pod in pods):
         return ""
     loop, beats, usual = case.seen.airflow.loop, case.seen.airflow.beats, BEATS * len(pods)
     if loop is not None and loop > LOOP_SLOW:
