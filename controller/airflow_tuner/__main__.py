@@ -19,7 +19,7 @@ from airflow_tuner import crd, reference
 from airflow_tuner.budget import PER_HOUR
 from airflow_tuner.errors import Misconfigured, TunerError
 from airflow_tuner.sentence import counted
-from airflow_tuner.settings import Settings, Source, read_sources
+from airflow_tuner.settings import Settings, Source, read_apis, read_sources
 
 if TYPE_CHECKING:
     from airflow_tuner.chronicle import Chronicle
@@ -87,6 +87,7 @@ def run(  # noqa: PLR0913, PLR0917 - one argument per option
     try:
         settings = Settings(
             sources=read_sources(sources),
+            apis=read_apis(sources),
             namespaces=namespaces,
             kubeconfig=kubeconfig,
             lease_namespace=lease_namespace,
@@ -149,7 +150,8 @@ def _looked(
             known["default"] = Source(url=prometheus)
         if not known:
             click.echo(NO_SOURCE, err=True)
-        return asyncio.run(plan.look_once(kubeconfig, namespace, name, file, known, broker=not no_broker))
+        apis = read_apis(sources) if sources else {}
+        return asyncio.run(plan.look_once(kubeconfig, namespace, name, file, known, apis, broker=not no_broker))
     except (TunerError, ValueError) as error:
         raise click.ClickException(str(error)) from error
 

@@ -53,6 +53,11 @@ class Autoscaler:
         return self.by_cpu or (self.kind == VERTICAL and self.mode != OFF and own)
 
 
+def scaler(found: Iterable[Autoscaler]) -> str:
+    """What decides the replicas among them; empty where nothing does."""
+    return next((f"{item.kind} {item.name}" for item in found if item.kind in {HORIZONTAL, KEDA}), "")
+
+
 def read(
     horizontals: Iterable[Object], verticals: Iterable[Object], scaled: Iterable[Object]
 ) -> tuple[Autoscaler, ...]:

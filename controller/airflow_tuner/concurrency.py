@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from airflow_tuner import api, demand, lag, runaway, stranded
+from airflow_tuner import api, demand, lag, replicas, runaway, stranded
 from airflow_tuner.footprint import Footprint, footprint
 from airflow_tuner.lag import Flow
 from airflow_tuner.model import Kill, Observation, Pod, Values, Workload
@@ -193,7 +193,7 @@ def _late(group: Group, facts: Assessment, found: Flow, tasks: Tasks) -> Assessm
         return replace(facts, cause=cause, told=told)
     told = f"All {found.slots} slots are taken ({found.running} tasks run), and nothing else holds tasks back."
     hold = waits(group)
-    step = None if hold else _more(group, found, carried, reached, most)
+    step = None if hold else _more(group, found, tasks, carried, reached, most)
     return replace(facts, cause="SlotsExhausted", told=told, hold=hold, step=step)
 
 
@@ -215,7 +215,7 @@ def _other_cause(group: Group, found: Flow, tasks: Tasks) -> tuple[str, str] | N
     return other
 
 
-def _more(group: Group, found: Flow, carried: Footprint, reached: int, room: int) -> Step | None:
+def _more(group: Group, found: Flow, tasks: Tasks, carried: Footprint, reached: int, room: int) -> Step | None:
     slots, before = group.slots, group.before
     percent = group.spec.changes.max_step.concurrency_percent
     most = max(slots + 1, math.floor(slots * (1 + percent / 100)), group.limits.min)
@@ -231,6 +231,8 @@ def _more(group: Group, found: Flow, carried: Footprint, reached: int, room: int
         most_of_all = f" concurrency.max is {after}." if after == group.limits.max else " core.parallelism binds."
         ends = f" Memory ends at {room} slots{f': {group.bounds.holder}' if group.bounds.holder else ''}."
         bound = ends if after == room else most_of_all
+        workers = replicas.advised(found, after, group.workload, group.seen, tasks)
+        bound = f"{bound} For all that is asked for, {workers}."
     why = (
         f"Slots {slots} -> {after}{raised(group, memory)} {group.of}: {found.told} Demand: {found.running} running "
         f"and {found.waiting} waiting tasks {found.lasting} ask for {found.demand} slots in each worker.{bound} "
@@ -245,25 +247,25 @@ def _no_more(group: Group, found: Flow, tasks: Tasks, carried: Footprint, *, sho
     stay = f"Slots stay at {slots} for each worker, of {found.demand} that are asked for"
     if found.demand <= slots:
         return "SlotsSuffice", f"{slots} slots for each worker will do: the queue is being worked off."
-    most = room(group, carried)
+    most, workers = room(group, carried), replicas.advised(found, slots, group.workload, group.seen, tasks)
     if short_of_memory and most < carried.most(group.bounds.max, slots):
         return (
             "MemoryBound",
             f"{stay}, because with more than {most} it was killed for memory at a limit of {group.bounds.named}. "
-            f"{group.bounds.remedy}, or add workers.",
+            f"{group.bounds.remedy}, or {workers}.",
         )
     if short_of_memory:
         return (
             "MemoryBound",
             f"{stay}, because memory ends there: {carried} must fit {group.bounds.named}, which carries {most}. "
-            f"{group.bounds.remedy}, or add workers.",
+            f"{group.bounds.remedy}, or {workers}.",
         )
     if group.limits.max <= slots:
-        return "SlotsAtMaximum", f"{stay}: concurrency.max is {group.limits.max}. Raise it, or add workers."
+        return "SlotsAtMaximum", f"{stay}: concurrency.max is {group.limits.max}. Raise it, or {workers}."
     return (
         "ParallelismCapped",
         f"{stay}: core.parallelism lets each scheduler run only {tasks.parallelism} tasks at once. Raise "
-        "config.core.parallelism of the chart.",
+        f"config.core.parallelism of the chart, to {replicas.parallelism(found, group.seen)} at least.",
     )
 
 

@@ -42,6 +42,9 @@ from airflow_tuner.quantity import readable
 from airflow_tuner.sentence import short
 from airflow_tuner.steps import Bounds, Past, Step
 
+TASK_PODS = "task-pods"
+"""Target of what is said of pods of the KubernetesExecutor's tasks."""
+
 
 def bounds_of(spec: api.Spec, component: str, target: str, name: str = "") -> Bounds | None:
     """The bounds the spec gives a target (`name`: of its workload), if any.
@@ -51,6 +54,8 @@ def bounds_of(spec: api.Spec, component: str, target: str, name: str = "") -> Bo
     if component == "worker":
         entry = spec.worker(target, name)
         return None if entry is None else _bounds(f"workers/{entry.name}", entry.memory)
+    if component == TASK_PODS:
+        return None if spec.tasks is None else _bounds("tasks", spec.tasks.memory)
     entry_ = spec.component(component)
     where = {"dag-processor": "dagProcessor", "api-server": "apiServer", "webserver": "apiServer"}.get(
         component, component

@@ -4,9 +4,10 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from airflow_tuner import api, decide, helm, parsing, status
+from airflow_tuner import api, decide, helm, parsing, planned, status, task_page, task_sizes
 from airflow_tuner.concurrency import Assessment as SlotsAssessment
 from airflow_tuner.cores import Assessment as CoresAssessment
+from airflow_tuner.history import History
 from airflow_tuner.model import Cpu, Decision, Finding, Memory, Observation, TargetDecision, Values
 from airflow_tuner.parsing import Assessment as ParsingAssessment
 from airflow_tuner.quantity import readable, readable_cpu
@@ -43,6 +44,10 @@ def plan(
     if waiting:
         parts.append("For the next creation of the pod wait:")
         parts += [_waits(item) for item in waiting]
+    if spec.tasks is not None:
+        told, _ = task_page.page(spec, seen)
+        parts.append("Tasks with pods of their own (`explain task-pods` has what to paste):")
+        parts += [wrapped(text, "  ") for text in told]
     return "\n\n".join(parts)
 
 
@@ -73,6 +78,9 @@ def document(new: api.Status, decision: Decision, waiting: tuple[Waiting, ...]) 
             for item in waiting
         ],
         "helmValues": helm.values(decision, new.airflow_version or None),
+        "tasks": told.get("tasks", []),
+        "tasksSummary": new.tasks_summary,
+        "podTemplate": told.get("podTemplate"),
     }
 
 
@@ -85,6 +93,9 @@ def page(
     waiting: tuple[Waiting, ...],
 ) -> str:
     """How the numbers of one target come to be; `KeyError` where the policy has no such target."""
+    if target == task_sizes.TARGET:
+        told, pasted = task_page.page(spec, seen)
+        return "\n\n".join([*map(wrapped, told), *([pasted] if pasted else [])])
     found = next((item for item in decision.targets if item.workload.target == target), None)
     if found is None:
         raise KeyError(target)
@@ -112,7 +123,7 @@ def page(
 
 
 def _memory(found: TargetDecision, item: decide.Item, bounds: str) -> Iterator[tuple[str, str]]:
-    workload, slots, sizing = found.workload, item.slots, item.sizing
+    workload, slots = found.workload, item.slots
     yield "template", _sizes(workload.template)
     running = [pod.running for pod in workload.living if pod.running is not None]
     for memory in dict.fromkeys(running):
@@ -137,6 +148,12 @@ def _memory(found: TargetDecision, item: decide.Item, bounds: str) -> Iterator[t
     if slots.footprint is not None:
         how = "measured here" if slots.footprint.measured else "as measured on an empty Airflow of this line"
         yield "model", f"{slots.footprint}, the slot {how}"
+    yield from _ahead(item)
+
+
+def _ahead(item: decide.Item) -> Iterator[tuple[str, str]]:
+    """What the coming hours are foreseen to take, and what is made of it."""
+    workload, sizing = item.workload, item.sizing
     if (foreseen := sizing.foreseen) is not None and sizing.target is not None:
         days = item.spec.objectives.days_per_out_of_memory
         yield (
@@ -145,6 +162,9 @@ def _memory(found: TargetDecision, item: decide.Item, bounds: str) -> Iterator[t
             f"{foreseen.safe:.0f} MiB, in the next day; from {foreseen.days:.1f} days, {foreseen.rule}",
         )
         yield "asked for", _sizes(sizing.target)
+    if workload.component == "worker" or item.seen.executors.local:
+        for due in planned.told(item.seen.histories.get(workload.target, History()), item.seen.due):
+            yield "due", due
     if sizing.hold:
         yield "held", sizing.hold
 

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from airflow_tuner import api, quantity
-from airflow_tuner.model import Decision, TargetDecision, Workload
+from airflow_tuner.model import Decision, Memory, Observation, TargetDecision, Workload
 from airflow_tuner.quantity import mebibytes
 
 Tree = dict[str, Any]
@@ -47,6 +47,23 @@ def key(workload: Workload) -> str:
     if workload.target != "worker/default":
         return "workers.celery.sets[]"
     return "workers.celery" if _moved(workload.chart) else "workers"
+
+
+def of_tasks(memory: Memory, seen: Observation) -> str:
+    """Memory that the pod template should give tasks that say nothing, as values, and where those belong."""
+    charts = [item.chart for item in seen.workloads if item.chart]
+    resources = {
+        f"{kind}s": {"memory": mebibytes(size)}
+        for kind, size in (("request", memory.request), ("limit", memory.limit))
+        if size is not None
+    }
+    if charts and not _moved(charts[0]) and seen.executors.celery:
+        # There the template of tasks has the resources of the Celery workers.
+        return f"# In a pod template of your own (podTemplate), for the container base: resources {resources}."
+    inner: Tree = {"resources": resources}
+    tree = {"workers": {"kubernetes": inner} if not charts or _moved(charts[0]) else inner}
+    body: str = yaml.safe_dump(tree, sort_keys=False, default_flow_style=False)
+    return f"# The pod template, by the values of the official Airflow chart\n{body.rstrip()}"
 
 
 def _add(tree: Tree, notes: list[str], target: TargetDecision, line: str | None) -> None:

@@ -12,10 +12,12 @@ from airflow_tuner import api
 from airflow_tuner.autoscaler import Autoscaler
 from airflow_tuner.budget import Budget
 from airflow_tuner.crash import Crash
+from airflow_tuner.due import DueRun
 from airflow_tuner.executor import UNKNOWN, Executors
 from airflow_tuner.history import History
 from airflow_tuner.probe import Probe
 from airflow_tuner.room import Room
+from airflow_tuner.task_runs import TaskName, TaskRuns
 from airflow_tuner.telemetry import Airflow
 
 
@@ -359,6 +361,16 @@ class Observation:
     """What the namespace and the nodes have room for."""
     budget: Budget | None = None
     """Changes that the operator may still make; `None`: they are not counted."""
+    due: tuple[DueRun, ...] = ()
+    """Runs that are due within a day, of DAGs that the last days do not show."""
+    calendar: str | None = None
+    """What is wrong with Airflow's REST API; empty: it answers; `None`: the policy names none, or it is not asked."""
+    task_runs: tuple[TaskRuns, ...] = ()
+    """What is known of pods of two weeks, by task."""
+    task_groups: int | None = None
+    """Of how many tasks pods are known."""
+    task_names: Mapping[str, TaskName] = field(default_factory=dict)
+    """Tasks whose pods were seen, by what the names of those begin with."""
 
     def autoscalers_of(self, workload: Workload) -> tuple[Autoscaler, ...]:
         """What else changes this workload."""

@@ -17,6 +17,7 @@ from airflow_tuner.prometheus import Prometheus, moment
 from airflow_tuner.quantity import MEBIBYTE
 from airflow_tuner.sentence import counted
 from airflow_tuner.signals import Scope, Series, Signal
+from airflow_tuner.task_history import past_of_tasks
 
 Values = Mapping[str, tuple[Series, ...]]
 
@@ -28,6 +29,9 @@ LARGEST = 2**24
 
 URGENT = timedelta(seconds=60)
 """A death is answered with that little patience for this long."""
+
+APART = (*signals.CONTAINERS, signals.CORES, signals.GROWTH, questions.SLOWEST_FILES, questions.TRIGGERS)
+"""Questions whose failure hides nothing else."""
 
 SAMPLES = tuple(field.name for field in fields(Usage))
 """The signals about one container: each has the name of what it becomes."""
@@ -83,28 +87,23 @@ async def observe(
     if any(inventory.lacks_pods(item) for item in objects):
         seen = await _refused(cluster, namespace, seen)
     urgent = any(pod.death and now - pod.death.at < URGENT for workload in seen for pod in workload.pods)
+    patience = PATIENCE if urgent else None
+    of_tasks = inventory.task_pods(pods)
     asks = asks_airflow(spec, runs)
-    asked, (slots, broker) = await asyncio.gather(
-        _asked(
-            source,
-            spec,
-            namespace,
-            parsing.rounds(spec, seen, line),
-            _named(known),
-            PATIENCE if urgent else None,
-            airflow=asks,
-        ),
+    asked, (slots, broker), (task_runs, groups) = await asyncio.gather(
+        _asked(source, spec, namespace, parsing.rounds(spec, seen, line), _named(known), patience, airflow=asks),
         _slots(brokers if runs.celery else None, spec, namespace, seen),
+        past_of_tasks(source if runs.kubernetes or of_tasks else None, spec, namespace, patience),
     )
     values, problem, airflow_problem, naming = asked
     found = observed(spec, seen, line, Heard(values, problem, airflow_problem, slots, broker, naming, asks), now, runs)
     if found.metrics.state in {MetricsState.ABSENT, MetricsState.UNAVAILABLE} and not values.get(
         signals.SAMPLED_AT.name
     ):
-        patience = PATIENCE if urgent else resource_metrics.PATIENCE
-        joined, metrics = await _current(cluster, spec, namespace, found.workloads, found.metrics, now, patience)
+        waits = patience or resource_metrics.PATIENCE
+        joined, metrics = await _current(cluster, spec, namespace, found.workloads, found.metrics, now, waits)
         found = replace(found, workloads=joined, metrics=metrics)
-    return replace(found, task_pods=inventory.task_pods(pods))
+    return replace(found, task_pods=of_tasks, task_runs=task_runs, task_groups=groups)
 
 
 def observed(
@@ -147,7 +146,7 @@ def asks_airflow(spec: api.Spec, runs: Executors) -> bool:
 
 
 def wanted(*, airflow: bool, cpu: bool = False) -> tuple[Signal, ...]:
-    """What a look asks the metrics source for, but for what it asks about Airflow itself."""
+    """What a look asks the metrics source for, but for what it asks about Airflow itself, and the past of tasks."""
     more = signals.CONTAINERS if airflow else (signals.CORES,) if cpu else ()
     return (*signals.MEMORY, signals.GROWTH, *more)
 
@@ -241,7 +240,7 @@ async def _asked(
             # One of CONTAINERS may be refused by itself (duplicate series in a join), and so may what reads very many
             # samples: then that one alone is absent.
             problem = problem or (str(answer) if signal in signals.MEMORY else "")
-            alone = signal in (*signals.CONTAINERS, signals.CORES, signals.GROWTH, questions.SLOWEST_FILES)
+            alone = signal in APART
             airflow_problem = airflow_problem or ("" if alone else str(answer))
         else:
             values |= signals.parted(answer, signal)

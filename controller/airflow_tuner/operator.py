@@ -13,6 +13,7 @@ from typing import Any, cast
 import kopf
 
 from airflow_tuner import api, inventory
+from airflow_tuner.airflow_api import AirflowApi
 from airflow_tuner.autoscalers import Autoscalers
 from airflow_tuner.brokers import Brokers
 from airflow_tuner.budget import Ledger
@@ -107,6 +108,7 @@ class Policies:
         self.cluster = cluster
         self.exporter = exporter
         self.sources = {name: Prometheus(name, source) for name, source in settings.sources.items()}
+        self.apis = {name: AirflowApi(name, api) for name, api in settings.apis.items()}
         self.brokers = Brokers(cluster)
         self.autoscalers = Autoscalers(cluster)
         self.rooms = Rooms(cluster)
@@ -165,6 +167,7 @@ class Policies:
             self.rooms,
             self.exporter,
             self.ledger,
+            apis=self.apis,
         )
         async with asyncio.TaskGroup() as group:
             watches: dict[str, asyncio.Task[None]] = {}

@@ -7,7 +7,6 @@ import asyncio
 import json
 import math
 import re
-import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -26,6 +25,7 @@ from urllib3.util.retry import Retry
 from airflow_tuner import api, signals
 from airflow_tuner.errors import Misconfigured, Unavailable
 from airflow_tuner.sentence import short
+from airflow_tuner.session import Session, TooLarge
 from airflow_tuner.settings import Source
 from airflow_tuner.signals import Scope, Series, Signal
 
@@ -36,12 +36,8 @@ CONNECT_SECONDS = 3.0
 """Longest wait for a connection, within the source's own time limit."""
 
 QUESTIONS = 8
-"""Most questions under way at one source. They have threads of their own, so that a slow source delays nobody else."""
-
-LARGEST = 4 * 2**20
-"""Most bytes of an answer, of about 8000 series: QUESTIONS of them at once fit into the memory the chart gives us."""
-
-_PIECE = 2**16
+"""Most questions under way at one source. They have threads of their own, so that a slow source delays nobody else, and
+so many answers of the largest size, of about 8000 series each, fit into the memory that the chart gives us."""
 
 FRESH = 90.0
 """Seconds for which the last answer will do where nobody may wait for a newer one."""
@@ -70,51 +66,18 @@ _FAILURES = (
 )
 
 
-class _TooLarge(ValueError):  # noqa: N818 - it says what the answer is
-    """An answer beyond `LARGEST`."""
-
-
 class _Incomplete(ValueError):  # noqa: N818 - as above
     """An answer that says itself that something is missing in it."""
 
 
-class _Session(requests.Session):
-    """Follows no redirect: a source is one address, chosen by whoever runs the operator.
-
-    An answer that is not whole within `seconds`, is too large, or lacks something, is none.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__()
-        self._seconds = seconds
-
-    def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002 - the base's signature
-        return None
+class _Session(Session):
+    """An answer that lacks something is none, either."""
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:  # noqa: ANN401 - the base's
-        until = time.monotonic() + self._seconds
-        response = super().send(request, **{**options, "stream": True})
-        try:
-            body = _read(response, until)
-        except BaseException:
-            response.close()
-            raise
+        response = super().send(request, **options)
         if response.ok:
-            _require_whole(body)
-        response._content = body  # noqa: SLF001 - where requests keeps a body that was read
+            _require_whole(response.content)
         return response
-
-
-def _read(response: requests.Response, until: float) -> bytes:
-    """The body. The client itself would read on for as long as a byte comes now and then, and its thread be lost."""
-    body = bytearray()
-    while piece := response.raw.read1(_PIECE, decode_content=True):
-        body += piece
-        if len(body) > LARGEST:
-            raise _TooLarge
-        if time.monotonic() > until:
-            raise TimeoutError
-    return bytes(body)
 
 
 def _require_whole(body: bytes) -> None:
@@ -166,15 +129,15 @@ class Prometheus:
     async def ask(self, signal: Signal, scope: Scope, patience: float | None = None) -> tuple[Series, ...]:
         """The present values of a signal. A value that is no finite number is left out.
 
-        While its answer lasts it is not asked again. After `patience` seconds what came of the same question the last
-        time will do, if that is younger than `FRESH`.
+        While its answer lasts it is not asked again, nor while it rests after a failure. After `patience` seconds what
+        came of the same question the last time will do, if that is younger than `FRESH`.
         `Unavailable` within the source's time limit; `Misconfigured` for a token that cannot be sent.
         """
         promql = signals.query(signal, scope)
         loop = asyncio.get_running_loop()
         at, last = self._last.get(promql, (-math.inf, ()))
-        if loop.time() - at < signal.lasts and not isinstance(last, Unavailable):
-            return last
+        if loop.time() - at < (signal.rests if isinstance(last, Unavailable) else signal.lasts):
+            return _or_raise(last)
         self.calls += 1
         waits = self.source.timeout_seconds
         if patience is not None and loop.time() - at < FRESH + signal.lasts:
@@ -255,6 +218,7 @@ def scope(metrics: api.Metrics, namespace: str, rounds: int = 0) -> Scope:
         airflow=_matchers({**metrics.match_labels, **metrics.airflow_match_labels}),
         window=metrics.window_seconds,
         rounds=max(metrics.window_seconds, rounds),
+        tasks=f'{own},container="base"',
     )
 
 
@@ -300,7 +264,7 @@ def _kind(error: Exception) -> str:
         TimeoutError: "no answer in time",
         ReadTimeoutError: "no answer in time",
         HTTPError: "no connection",
-        _TooLarge: "the answer is too large",
+        TooLarge: "the answer is too large",
         _Incomplete: "the answer is incomplete by its own warnings",
         PrometheusApiClientException: _status(error),
     }
@@ -315,5 +279,5 @@ def _status(error: Exception) -> str:
 
 def _divisible(error: Exception) -> bool:
     """Prometheus answers 422 where a question reads too many samples, and 503 where it takes too long."""
-    late = isinstance(error, (_TooLarge, TimeoutError, ReadTimeoutError, requests.ReadTimeout))
+    late = isinstance(error, (TooLarge, TimeoutError, ReadTimeoutError, requests.ReadTimeout))
     return late or _status(error) in {"status 422", "status 503", "status 504"}

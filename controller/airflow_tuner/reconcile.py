@@ -11,13 +11,28 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from airflow_tuner import actuator, api, budget, checkpoint, learning, policies, restarts, rivals, status, witness
+from airflow_tuner import (
+    actuator,
+    api,
+    budget,
+    checkpoint,
+    learning,
+    policies,
+    restarts,
+    rivals,
+    status,
+    task_page,
+    witness,
+)
+from airflow_tuner.airflow_api import AirflowApi
 from airflow_tuner.archive import Archive
 from airflow_tuner.autoscaler import Autoscaler
 from airflow_tuner.autoscalers import Autoscalers
 from airflow_tuner.brokers import Brokers
 from airflow_tuner.budget import Ledger
+from airflow_tuner.calendars import Calendar
 from airflow_tuner.cluster import Cluster, NotFound, policy_path
+from airflow_tuner.due import DueRun
 from airflow_tuner.errors import Refused, Stale, TunerError, Unavailable
 from airflow_tuner.exporter import Exporter
 from airflow_tuner.history import History
@@ -89,6 +104,10 @@ class Known:
     """Where to ask what its namespace and nodes have room for; `None`: that is not looked at."""
     ledger: Ledger | None = None
     """The ordinary changes of the last hour, over all policies; `None`: they are not counted."""
+    due: tuple[DueRun, ...] = ()
+    """Rare runs of DAGs that are due."""
+    calendar: str | None = None
+    """What is wrong with Airflow's REST API; empty: it answers."""
 
 
 NOTHING = Known()
@@ -113,11 +132,13 @@ async def look(
         autoscalers=known.autoscalers,
         histories=known.histories,
         reading=known.reading,
+        due=known.due,
+        calendar=known.calendar,
     )
     if known.rooms is not None:
         seen = replace(seen, room=await known.rooms.of(metadata["namespace"], seen.workloads, now))
     witnessed = witness.noted(known.witnessed, seen)
-    seen = replace(seen, ran=witnessed.ran)
+    seen = replace(seen, ran=witnessed.ran, task_names={**task_page.names(prior), **witnessed.tasks})
     if known.memory is not None:
         prior = checkpoint.recalled(prior, known.memory, metadata["uid"], seen)
     if spec.mode is api.Mode.ENFORCE and (elder := rivals.elder(policy, known.others, seen.workloads)):
@@ -172,6 +193,9 @@ class Turn:
     """Counts of killed processes that a turn has seen, or was begun for."""
     archive: Archive = field(default_factory=Archive)
     """The memory of past hours."""
+    apis: Mapping[str, AirflowApi] = field(default_factory=dict)
+    calendar: Calendar = field(default_factory=Calendar)
+    """What is due in its Airflow."""
 
     def news(self, counts: Counts) -> bool:
         """Whether these counts of killed processes are worth a turn; each is so once."""
@@ -237,6 +261,8 @@ class Turn:
             witnessed=self.witnessed,
             rooms=self.rooms,
             ledger=self.ledger,
+            due=self.calendar.due(now),
+            calendar=self.calendar.problem,
         )
         told = await look(self.cluster, self.sources, self.brokers, policy, now, known)
         acts = told.spec.mode is api.Mode.ENFORCE and not told.paused
@@ -262,6 +288,7 @@ class Turn:
         await self.recorder.tell_findings(policy, told.prior, told.findings, now, first=self.first)
         self.first, self.refused, self.lost = False, False, 0
         log.info("policy %s/%s: %s", self.namespace, self.name, _sentence(told.decision, told.status))
+        self.calendar.begin(self.apis, told.spec, self.namespace, told.seen.line, now)
         await self.archive.read(self.sources.get(told.spec.metrics.source), told.spec, self.namespace, told.seen)
         return RESIZED if asked else SOON if self.archive.due(now) else USUAL
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from airflow_tuner import api, kills, quantity
+from airflow_tuner import api, kills, planned, quantity
 from airflow_tuner.footprint import Footprint
 from airflow_tuner.forecast import AHEAD, DAY, Forecast, forecast
 from airflow_tuner.history import History, hour_of
@@ -93,6 +93,8 @@ def assess(subject: Subject) -> Sizing:
     ahead = forecast(history, hour, days)
     if not ahead:
         return Sizing()
+    if subject.runs_tasks:
+        ahead = planned.kept(ahead, history, hour, subject.seen.due)
     soon, held_for = _spans(subject)
     foreseen = replace(max(ahead[:held_for], key=lambda one: one.safe), usual=max(one.usual for one in ahead[:soon]))
     known = (unleaked(pod, subject.seen.at) for pod in workload.living)
@@ -232,6 +234,7 @@ def fresh(subject: Subject) -> bool:
 
 def _memory_held(subject: Subject, history: History) -> str:
     seen, past, living = subject.seen, subject.past, subject.workload.living
+    never = planned.new(seen.due)
 
     def within(at: datetime | None, span: timedelta) -> bool:
         return at is not None and seen.at - at < span
@@ -247,6 +250,7 @@ def _memory_held(subject: Subject, history: History) -> str:
         or within(past.raised.at if past.raised else None, AFTER_KILL)
         or within(past.endured_at, AFTER_KILL),
         "the node was short of memory within a day": within(past.pressed, AFTER_TEMPLATE),
+        f"{never} never ran, and is due within a day": bool(never) and subject.runs_tasks,
     }
     return held(subject, history, own, recent=_within(subject, subject.spec.changes.cooldown.lower_seconds))
 

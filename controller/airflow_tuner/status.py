@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal
 
-from airflow_tuner import api, environment, helm, quantity
+from airflow_tuner import api, environment, helm, quantity, task_page
 from airflow_tuner.model import (
     Change,
     Cpu,
@@ -70,6 +70,7 @@ def rendered(
         tuned=tuned[:TARGETS],
         history=history,
         helm_values=_advice(spec, seen, decision),
+        **task_page.fields(spec, seen, prior),
     )
 
 
@@ -362,6 +363,12 @@ def _conditions(
             condition("BrokerAvailable", "BrokerUnavailable", seen.broker, value=False)
             if seen.broker
             else condition("BrokerAvailable", "BrokerAnswers", "Slots can be changed while workers run.", value=True)
+        )
+    if seen.calendar is not None:
+        more.append(
+            condition("CalendarAvailable", "CalendarUnavailable", seen.calendar, value=False)
+            if seen.calendar
+            else condition("CalendarAvailable", "CalendarAnswers", "It is known which DAGs run next.", value=True)
         )
     return [
         ready,

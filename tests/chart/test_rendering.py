@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from airflow_tuner import api, crd, lease
-from airflow_tuner.settings import read_sources
+from airflow_tuner.settings import read_apis, read_sources
 from testbed.commands import CommandFailed
 
 Object = dict[str, Any]
@@ -45,6 +45,14 @@ SWITCHES: dict[str, Object] = {
         "extraVolumes": [{"name": "token", "secret": {"secretName": "prometheus"}}],
         "extraVolumeMounts": [TOKEN],
         "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
+    },
+    "airflow apis": {
+        "airflow": {
+            "apis": {
+                "main": {"url": "http://api:8080", "namespace": "airflow", "secretName": "reader", "timeoutSeconds": 5},
+                "open": {"url": "https://other/airflow", "namespace": "other"},
+            }
+        },
     },
     "broker secrets": {
         "celery": {
@@ -251,11 +259,34 @@ def test_the_operator_reads_the_sources_the_chart_writes(render: Render, tmp_pat
     assert TOKEN in operator(objects)["volumeMounts"]
 
 
+def test_the_operator_reads_the_apis_the_chart_writes_and_their_secrets_are_mounted(
+    render: Render, tmp_path: Path
+) -> None:
+    objects = render(SWITCHES["airflow apis"])
+    file = tmp_path / "sources.yaml"
+    file.write_text(of_kind(objects, "ConfigMap")["data"]["sources.yaml"])
+    assert read_sources(file) == {}
+    apis = read_apis(file)
+    assert {name: (api.url, api.namespace, api.credentials) for name, api in apis.items()} == {
+        "main": ("http://api:8080", "airflow", Path("/etc/airflow-apis/main")),
+        "open": ("https://other/airflow", "other", None),
+    }
+    assert apis["main"].timeout_seconds == 5
+    mounted = {item["name"]: item for item in operator(objects)["volumeMounts"]}
+    assert mounted["api-main"] == {"name": "api-main", "mountPath": "/etc/airflow-apis/main", "readOnly": True}
+    assert "api-open" not in mounted
+    volumes = of_kind(objects, "Deployment")["spec"]["template"]["spec"]["volumes"]
+    (secret,) = [item["secret"] for item in volumes if item["name"] == "api-main"]
+    assert secret["secretName"] == "reader"
+    assert [item["key"] for item in secret["items"]] == ["username", "password"]
+
+
 def test_a_changed_source_restarts_the_operator(render: Render) -> None:
     def mark(values: Mapping[str, Any]) -> object:
         return of_kind(render(values), "Deployment")["spec"]["template"]["metadata"]["annotations"]["checksum/sources"]
 
-    assert mark({}) != mark(SWITCHES["metrics sources"])
+    marks = {mark(values) for values in ({}, SWITCHES["metrics sources"], SWITCHES["airflow apis"])}
+    assert len(marks) == 3
 
 
 @pytest.mark.parametrize(
@@ -268,6 +299,9 @@ def test_a_changed_source_restarts_the_operator(render: Render) -> None:
         ({"metrics": {"sources": {"default": "http://prometheus"}}}, "got string, want object"),
         ({"metrics": {"sources": {"default": {"url": "prometheus:9090"}}}}, "does not match pattern"),
         ({"metrics": {"sources": {"default": {"token": "secret"}}}}, "missing property 'url'"),
+        ({"airflow": {"apis": {"main": {"url": "http://api"}}}}, "missing property 'namespace'"),
+        ({"airflow": {"apis": {"Main": {"url": "http://api", "namespace": "a"}}}}, "does not match pattern"),
+        ({"airflow": {"apis": {"main": {"url": "api", "namespace": "a"}}}}, "does not match pattern"),
         ({"celery": {"brokerSecrets": ["airflow-broker-url"]}}, "got string, want object"),
         ({"celery": {"brokerSecrets": [{"name": "broker-url"}]}}, "missing property 'namespace'"),
         ({"celery": {"brokerSecrets": [{"namespace": "airflow", "name": "*"}]}}, "does not match pattern"),

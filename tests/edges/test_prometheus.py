@@ -22,6 +22,7 @@ from airflow_tuner.observe import container_id
 from airflow_tuner.prometheus import Prometheus
 from airflow_tuner.settings import Source
 from airflow_tuner.signals import Scope, Series, Signal
+from airflow_tuner.triggers import Triggerer
 from edges.servers import Server, serving
 from testbed.controlplane import ControlPlane
 from testbed.played_airflow import PlayedAirflow, played_airflow
@@ -247,6 +248,9 @@ airflow_pool_running_slots 2
 airflow_pool_running_slots_default_pool 2
 airflow_pool_running_slots_small 1
 airflow_pool_scheduled_slots 10
+airflow_pool_deferred_slots 1
+airflow_pool_deferred_slots_default_pool 3
+airflow_pool_deferred_slots_small 1
 airflow_pool_scheduled_slots_default_pool 8
 airflow_pool_scheduled_slots_small 10
 airflow_ti_queued 29
@@ -309,6 +313,7 @@ airflow_pool_queued_slots_default_pool 30
 airflow_pool_running_slots 2
 airflow_pool_running_slots_default_pool 2
 airflow_pool_scheduled_slots 6
+airflow_pool_deferred_slots_default_pool 0
 airflow_pool_scheduled_slots_default_pool 6
 airflow_ti_start 27
 airflow_local_task_job_task_exit_812_short_tasks_work__9 1
@@ -414,7 +419,7 @@ def test_every_signal_of_both_lines_is_read(scraped: Scraped) -> None:
     tasks, parsing = known(scraped.read("3", release="three"))
     found = scraped.read("3", release="three")
     assert found.loop == pytest.approx(15.9 / 53, rel=0.05)
-    assert (found.import_errors, found.triggerer) == (1, telemetry.Triggerer(running=2, free=998))
+    assert (found.import_errors, found.triggerer) == (1, Triggerer(running=2, free=998, deferred=4))
     assert (found.beats or 0) > 1
     found = scraped.read("2", release="two")
     assert found.loop == pytest.approx(8.6 / 43, rel=0.05)

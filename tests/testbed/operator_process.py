@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -72,9 +72,10 @@ class Operator:
         namespaces: Sequence[str],
         identity: str = "operator",
         options: Sequence[str] = (),
+        apis: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         self.sources = area.path / f"{identity}-sources.yaml"
-        self.sources.write_text(json.dumps({"sources": {"default": {"url": source}}}))
+        self.sources.write_text(json.dumps({"sources": {"default": {"url": source}}, "apis": apis or {}}))
         kubeconfig = area.path / f"{identity}.kubeconfig"
         control_plane.kubeconfig_for_service_account(NAMESPACE, RELEASE, kubeconfig)
         argv: list[str | Path] = [sys.executable, "-m", "airflow_tuner", "run", "--sources", self.sources]

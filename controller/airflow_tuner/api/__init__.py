@@ -47,6 +47,7 @@ from airflow_tuner.api.status import (
     Sizes,
     Status,
     Target,
+    TaskSize,
     Tuned,
     Values,
 )
@@ -89,6 +90,7 @@ __all__ = [
     "Spec",
     "Status",
     "Target",
+    "TaskSize",
     "Tuned",
     "TuningCheckpoint",
     "TuningPolicy",

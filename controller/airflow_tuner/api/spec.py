@@ -57,6 +57,10 @@ class Airflow(Model):
     """Airflow's option core.executor, e.g. CeleryExecutor, or LocalExecutor,KubernetesExecutor. Absent: as the
     scheduler's container, the chart's label, or Airflow's metrics say it."""
 
+    api: Annotated[str, Field(min_length=1, max_length=63)] | None = None
+    """Name of this Airflow's REST API in the operator's configuration (the chart's value `airflow.apis`): what DAGs run
+    next is read there, so that memory is there for those that run seldom. Absent: it is not asked."""
+
     @property
     def labels(self) -> dict[str, str]:
         """The labels that a workload of this deployment carries."""
@@ -242,6 +246,13 @@ class SecretKeyRef(Model):
     """Key in it; the official chart's is connection."""
 
 
+class Tasks(Model):
+    """Bounds for tasks that have pods of their own (KubernetesExecutor). Nothing is changed: it is recommended."""
+
+    memory: Memory
+    """Bounds of the memory recommended for the container in which a task runs (base)."""
+
+
 class Celery(Model):
     """How Celery workers are reached."""
 
@@ -340,6 +351,8 @@ class Spec(Model):
     """Bounds for the api-server (Airflow 3) or webserver (Airflow 2); absent: never touched."""
     workers: Annotated[list[Worker], Field(max_length=64, json_schema_extra=keyed("name"))] = []
     """Bounds for the Celery workers, one entry per worker workload; the first entry whose name matches counts."""
+    tasks: Tasks | None = None
+    """Bounds for tasks that have pods of their own; absent: nothing is recommended for them."""
     celery: Celery | None = None
     """How Celery workers are reached, to change their slots while they run; absent: at their next creation."""
     changes: Changes = Changes()

@@ -12,8 +12,8 @@ class Condition(Model):
     """One observation about the policy, as in every Kubernetes object."""
 
     type: Annotated[str, Field(max_length=64)]
-    """Ready, MetricsAvailable, AirflowMetricsAvailable, BrokerAvailable, TargetsFound, Converged, AdmissionEffective
-    or RestartNeeded."""
+    """Ready, MetricsAvailable, AirflowMetricsAvailable, BrokerAvailable, CalendarAvailable, TargetsFound, Converged,
+    AdmissionEffective or RestartNeeded."""
     status: Literal["True", "False", "Unknown"]
     """True, False or Unknown."""
     observed_generation: int
@@ -129,6 +129,25 @@ class Target(Model):
     """When what of it was last changed."""
     answered: Annotated[list[Answered], Field(max_length=1000, json_schema_extra=keyed("uid"))] = []
     """Out-of-memory kills that were already answered, by pod."""
+
+
+class TaskSize(Model):
+    """What is recommended for one task that has pods of its own."""
+
+    dag: Name
+    """Its DAG."""
+    task: Name
+    """Its name in the DAG."""
+    pods: Name
+    """What the names of its pods begin with."""
+    reason: Annotated[str, Field(max_length=64)]
+    """OutOfMemory, LimitTooSmall, LimitsMissing, RequestTooSmall, Overprovisioned, or NotKnown: what it has is not."""
+    present: Values | None = None
+    """What its newest pod had; absent: not known."""
+    recommended: Values
+    """What its pods should have."""
+    why: Sentence
+    """What that rests on."""
 
 
 class EnvName(StrEnum):
@@ -257,5 +276,11 @@ class Status(Model):
     """What new pods get."""
     history: Annotated[list[Change], Field(max_length=10)] = []
     """The last ten changes, newest first."""
+    tasks: Annotated[list[TaskSize], Field(max_length=20, json_schema_extra=keyed("pods"))] = []
+    """Tasks with pods of their own that should have other memory: the worst, then the largest savings."""
+    tasks_summary: Annotated[str, Field(max_length=256)] = ""
+    """Of how many tasks that is so, and how many fit."""
+    pod_template: Values | None = None
+    """What the pod template should give tasks that say nothing: it fits those of nine of ten runs."""
     helm_values: Annotated[str, Field(max_length=8192)] = ""
     """In mode Recommend: what is recommended, as a values file for the official Airflow chart."""

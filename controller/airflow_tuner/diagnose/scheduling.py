@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from airflow_tuner import cores, lag, runaway
+from airflow_tuner import capacity, cores, lag, quantity, runaway
 from airflow_tuner.diagnose.case import Case
 from airflow_tuner.model import Finding, MetricsState, Pod, Severity, Workload
 from airflow_tuner.sentence import counted, short
@@ -169,13 +169,20 @@ def import_errors(case: Case) -> Iterator[Finding]:
 def triggerer_saturated(case: Case) -> Iterator[Finding]:
     """All triggerers are full: deferred tasks wait for their triggers."""
     found = case.seen.airflow.triggerer
-    if found is not None and found.free <= 0:
-        running = "" if found.running is None else f" ({counted(found.running, 'trigger runs', 'triggers run')} in one)"
-        yield Finding(
-            "TriggererSaturated",
-            Severity.WARNING,
-            "triggerer",
-            f"No triggerer had room for another trigger in three minutes: their capacity is used up{running}. Deferred "
-            "tasks wait, and nothing looks at what they wait for. Add triggerers, or raise config.triggerer.capacity.",
-            case.seen.at,
-        )
+    if found is None or found.free > 0:
+        return
+    facts = [] if found.running is None else [f"{counted(found.running, 'trigger runs', 'triggers run')} in one"]
+    facts += [] if found.deferred is None else [f"tasks of {counted(found.deferred, 'slot', 'slots')} are deferred"]
+    numbers = f" ({', '.join(facts)})" if facts else ""
+    workload = next((item for item in case.seen.workloads if item.component == "triggerer"), None)
+    most = None if case.spec.triggerer is None else quantity.parse(case.spec.triggerer.memory.max)
+    told = "" if workload is None else capacity.advice(workload, case.seen, found, most)
+    yield Finding(
+        "TriggererSaturated",
+        Severity.WARNING,
+        "triggerer",
+        f"No triggerer had room for another trigger in three minutes: their capacity is used up{numbers}. "
+        "Deferred tasks wait, and nothing looks at what they wait for. "
+        f"{told or 'Add triggerers, or raise config.triggerer.capacity.'}",
+        case.seen.at,
+    )
