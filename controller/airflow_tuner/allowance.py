@@ -22,6 +22,8 @@ class Cap:
     size: int
     told: str
     remedy: str
+    shared: bool = False
+    """It is of all pods together: more of them would have no more."""
 
 
 def narrowed(bounds: Bounds, workload: Workload, before: Memory, seen: Observation, *, equal: bool) -> Bounds:
@@ -46,7 +48,7 @@ def narrowed(bounds: Bounds, workload: Workload, before: Memory, seen: Observati
     cap = min(limits, key=lambda cap: cap.size, default=None)
     if cap is None or (most := max(_whole(cap.size), settled)) >= bounds.max:
         return bounds
-    narrow = replace(bounds, max=max(most, bounds.min), holder=cap.told, remedy=cap.remedy)
+    narrow = replace(bounds, max=max(most, bounds.min), holder=cap.told, remedy=cap.remedy, shared=cap.shared)
     return replace(narrow, closed=most < bounds.min)
 
 
@@ -124,6 +126,7 @@ def _of_quota(workload: Workload, quota: Quota) -> Cap:
         f"{name} leaves each of its pods {readable(max(0, left) // number)} ({quota.figure}: {readable(quota.used)} of "
         f"{readable(quota.hard)} in use; {pods})",
         f"Raise {name}",
+        shared=True,
     )
 
 

@@ -231,8 +231,9 @@ def _more(group: Group, found: Flow, tasks: Tasks, carried: Footprint, reached: 
         most_of_all = f" concurrency.max is {after}." if after == group.limits.max else " core.parallelism binds."
         ends = f" Memory ends at {room} slots{f': {group.bounds.holder}' if group.bounds.holder else ''}."
         bound = ends if after == room else most_of_all
-        workers = replicas.advised(found, after, group.workload, group.seen, tasks)
-        bound = f"{bound} For all that is asked for, {workers}."
+        if not (after == room and group.bounds.shared):
+            workers = replicas.advised(found, after, group.workload, group.seen, tasks)
+            bound = f"{bound} For all that is asked for, {workers}."
     why = (
         f"Slots {slots} -> {after}{raised(group, memory)} {group.of}: {found.told} Demand: {found.running} running "
         f"and {found.waiting} waiting tasks {found.lasting} ask for {found.demand} slots in each worker.{bound} "
@@ -248,17 +249,18 @@ def _no_more(group: Group, found: Flow, tasks: Tasks, carried: Footprint, *, sho
     if found.demand <= slots:
         return "SlotsSuffice", f"{slots} slots for each worker will do: the queue is being worked off."
     most, workers = room(group, carried), replicas.advised(found, slots, group.workload, group.seen, tasks)
+    remedy = group.bounds.remedy if group.bounds.shared else f"{group.bounds.remedy}, or {workers}"
     if short_of_memory and most < carried.most(group.bounds.max, slots):
         return (
             "MemoryBound",
             f"{stay}, because with more than {most} it was killed for memory at a limit of {group.bounds.named}. "
-            f"{group.bounds.remedy}, or {workers}.",
+            f"{remedy}.",
         )
     if short_of_memory:
         return (
             "MemoryBound",
             f"{stay}, because memory ends there: {carried} must fit {group.bounds.named}, which carries {most}. "
-            f"{group.bounds.remedy}, or {workers}.",
+            f"{remedy}.",
         )
     if group.limits.max <= slots:
         return "SlotsAtMaximum", f"{stay}: concurrency.max is {group.limits.max}. Raise it, or {workers}."

@@ -84,6 +84,8 @@ class Bounds:
     """What leaves less than the policy, with its numbers, as a clause; empty: nothing."""
     remedy: str = "Raise memory.max"
     """What would leave more."""
+    shared: bool = False
+    """What leaves less binds all pods together: more of them would have no more."""
     settled: Memory = Memory()
     """What is set already; the following do not change it."""
     request: int | None = None

@@ -125,7 +125,8 @@ def test_slots_rise_as_far_as_the_quota_carries_them_and_it_is_said() -> None:
     said = assessed(slots_spec(), full)
     assert said.cause == "MemoryBound"
     assert "1024 MiB, as the ResourceQuota memory leaves each of its pods 1024 MiB" in said.told
-    assert said.told.endswith("Raise the ResourceQuota memory, or add workers.")
+    # More workers would have to share the same quota.
+    assert said.told.endswith("Raise the ResourceQuota memory.")
 
 
 def test_only_quotas_of_memory_that_hold_for_airflows_pods_are_read() -> None:
