@@ -324,6 +324,9 @@ def _fewer(item: Item, own: Sequence[Kill]) -> Step | None:
     slots = item.slots.slots
     if item.workload.component != "worker" or entry is None or entry.concurrency is None or slots is None:
         return None
+    if item.before.memory.limit is None:
+        # Admission takes slots with memory only; a limit comes first.
+        return None
     full = [
         kill
         for kill in own
