@@ -190,8 +190,7 @@ def _month_before(history: History, hour: int) -> float | None:
         then = int(last_month.replace(day=day, hour=at.hour).timestamp()) // 3600
         peak = max((history.at(one) or 0 for one in (then - 1, then, then + 1)), default=0)
         midnight = then - at.hour
-        week = history.peaks[max(0, midnight - WEEK - history.first) : max(0, midnight - history.first)]
-        before = [one for one in week if one is not None]
+        before = [one for one in history.between(midnight - WEEK, midnight) if one is not None]
         if len(before) >= WEEK // 2 and peak > UNUSUAL * max(before):
             found.append(float(peak))
     return max(found, default=None)

@@ -188,8 +188,8 @@ def _above_the_day(subject: Subject, target: Memory, history: History) -> Memory
     """What is lowered stays above the most of the last day, also of pods that are gone: no rule may miss that."""
     hour = hour_of(subject.seen.at)
     told = [pod.usage.anonymous_day.value for pod in subject.workload.living if pod.usage.anonymous_day is not None]
-    told += [float((history.at(one) or 0) * MEBIBYTE) for one in range(hour - DAY, hour + 1)]
-    most = quantity.rounded(PRESENT * max(told)) + SPARE
+    told += [float(peak * MEBIBYTE) for peak in history.between(hour - DAY, hour + 1) if peak is not None]
+    most = quantity.rounded(PRESENT * max(told, default=0.0)) + SPARE
     limit = max(target.limit or 0, min(most, subject.before.memory.limit or most))
     return Memory(limit if equal(subject.spec, subject.workload) else target.request, limit)
 
