@@ -32,10 +32,10 @@ SPARE = 30 * MEBIBYTE
 WORTH = 0.02
 """Share of the present limit below which a raise is not worth a change."""
 
-WORTH_RESERVING = 0.05
+WORTH_RESERVING = 0.1
 """The same of a request: nobody is killed for what it lacks."""
 
-LOWER = 0.88
+LOWER = 0.85
 """Share of the present value from which a decrease is worth a change."""
 
 AFTER_KILL = timedelta(hours=6)
