@@ -328,6 +328,8 @@ class Observation:
     """What runs the tasks."""
     task_pods: tuple[TaskPod, ...] = ()
     """Pods of the KubernetesExecutor's tasks that are there."""
+    admission: bool = True
+    """New pods are shaped at their creation; else, as with containers of a Docker engine, what runs is changed."""
 
     def autoscalers_of(self, workload: Workload) -> tuple[Autoscaler, ...]:
         """What else changes this workload."""

@@ -97,9 +97,15 @@ async def look(
     known: Known = NOTHING,
 ) -> Look:
     """Observe, diagnose and decide for a policy."""
-    metadata = policy["metadata"]
     spec, prior = policies.parsed(policy)
-    seen = await observe(cluster, sources.get(spec.metrics.source), brokers, spec, metadata["namespace"], now, prior)
+    where = policy["metadata"]["namespace"]
+    seen = await observe(cluster, sources.get(spec.metrics.source), brokers, spec, where, now, prior)
+    return concluded(policy, spec, prior, seen, known)
+
+
+def concluded(policy: Object, spec: api.Spec, prior: api.Status, seen: Observation, known: Known) -> Look:
+    """What comes of an observation, with what is known beside it."""
+    metadata = policy["metadata"]
     seen = replace(
         seen,
         refusals=known.refusals,

@@ -256,6 +256,14 @@ def _limits_missing(bounds: Bounds, workload: Workload, before: Values) -> Step 
     peaks = [sample.value for sample in known if sample is not None]
     if before.memory.limit is not None or not peaks:
         return None
+    if any(pod.guaranteed for pod in workload.living):
+        # Where nothing is reserved, request and limit are one number.
+        return Step(
+            replace(before, memory=Memory(bounds.max, bounds.max)),
+            "LimitsMissing",
+            f"Memory limit none -> {readable(bounds.max)}: there was no limit; the first one is the policy's maximum "
+            f"(the largest working set seen is {readable(int(max(peaks)))}).",
+        )
     after = bounds.hold(Memory(max(before.memory.request or 0, quantity.rounded(max(peaks))), bounds.max))
     return Step(
         replace(before, memory=after),
