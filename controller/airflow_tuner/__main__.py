@@ -70,6 +70,7 @@ def _place(
     docker_host: str,
     state: Path | None,
     broker_url_file: Path | None,
+    override_file: Path | None = None,
 ) -> "Place":
     from airflow_tuner import standalone, store
 
@@ -79,7 +80,7 @@ def _place(
     known = read_sources(sources) if sources else {}
     if prometheus:
         known["default"] = Source(url=prometheus)
-    return standalone.Place(policy, docker_host, state or store.default_file(), known, broker_url_file)
+    return standalone.Place(policy, docker_host, state or store.default_file(), known, broker_url_file, override_file)
 
 
 @main.command()
@@ -90,6 +91,11 @@ def _place(
     help="Docker: file with the TuningPolicy; read again in each turn.",
 )
 @click.option("--prometheus", help="Docker: URL of the metrics source `default`.")
+@click.option(
+    "--override-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Docker: write what was decided to this file, e.g. docker-compose.override.yaml, for the next `up`.",
+)
 @click.option(
     "--sources",
     type=click.Path(path_type=Path),

@@ -86,6 +86,11 @@ def service(item: Object) -> str:
     return str(_labels(item).get(SERVICE) or item["Name"].lstrip("/"))
 
 
+def project(item: Object) -> str:
+    """The compose project that a container belongs to; empty: none."""
+    return str(_labels(item).get(PROJECT, ""))
+
+
 def key(item: Object) -> tuple[str, str]:
     """The definition that a container was made from."""
     return service(item), str(_labels(item).get(HASH) or item["Id"])

@@ -121,6 +121,8 @@ class Slots:
     """Seconds that its longest running task has run; 0 when none runs."""
     tasks: Mapping[str, int] = field(default_factory=dict)
     """Airflow's tasks that run, as `dag.task`, and how many of each; as far as their messages say it."""
+    begun: int | None = None
+    """Tasks that have begun since its start."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,17 +4,18 @@ The edge between a Docker engine and the core: services are workloads, container
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow_tuner import actuator, api, compose, observe, parsing, prometheus, signals, status
+from airflow_tuner import actuator, api, compose, observe, parsing, prometheus, signals, status, telemetry
 from airflow_tuner.broker import Broker
 from airflow_tuner.engine import Engine, Gone
 from airflow_tuner.errors import Misconfigured, Refused, TunerError
-from airflow_tuner.gauges import Gauge, Gauges, reading
+from airflow_tuner.gauges import Gauge, Gauges, Row, reading
 from airflow_tuner.model import (
     Decision,
     Memory,
@@ -30,12 +31,17 @@ from airflow_tuner.past import from_tuned
 from airflow_tuner.prometheus import Prometheus
 from airflow_tuner.quantity import readable
 from airflow_tuner.store import Store
+from airflow_tuner.tally import Tally
 
+WINDOW = 300.0
+"""Seconds that the use of the machine's cores is averaged over."""
 TOGETHER = 10.0
 """Seconds within which a container that ends by SIGKILL after an out-of-memory kill in it died of that."""
 SIGKILLED = "137"
 EVENTS = {"event": ["oom", "die", "kill", "start", "destroy", "health_status"]}
-UNREAD = "No Prometheus is named (--prometheus), which would tell of Airflow's tasks."
+UNREAD = "Neither a Prometheus (--prometheus) nor the broker (--broker-url-file) tells how tasks flow."
+BUSY = "slots"
+"""The name under which the busiest moment of each minute is kept, beside the minutes of containers."""
 SWAP = 2
 """Times its memory that a container may take with swap when nobody says more, as the engine has it itself."""
 
@@ -51,14 +57,17 @@ class Project:
     gauges: Gauges = field(default_factory=Gauges)
     source: Prometheus | None = None
     broker: Broker | None = None
+    tally: Tally = field(default_factory=Tally)
+    """How tasks flow, where no Prometheus tells it."""
     hosts: dict[str, str] = field(default_factory=dict)
     """What a container's worker calls itself by, by name of the container."""
     living: dict[str, str] = field(default_factory=dict)
     """The container of each that runs now, by container and start."""
     _kills: dict[str, float] = field(default_factory=dict)
     """When each container was last told to end, by id."""
-    _ticks: tuple[int, int] | None = None
-    """The machine's CPU time in use and in all, at the last sample."""
+    _began: bool = False
+    _ticks: deque[tuple[float, int, int]] = field(default_factory=deque)
+    """At each sample within the window: when, and the machine's CPU time in use and in all until then."""
 
     async def observe(self, spec: api.Spec, prior: api.Status, now: datetime) -> Observation:
         """Look once. Without the engine it raises; without metrics of Airflow or broker it says so and goes on."""
@@ -83,11 +92,29 @@ class Project:
         asks = observe.asks_airflow(spec, runs)
         heard = observe.Heard(values, "", problem if asks else "", slots, broker, naming, asks)
         found = observe.observed(spec, workloads, line, heard, now, runs)
+        if self.source is None and (tasks := await self._counted(slots, now)) is not None:
+            found = replace(found, airflow=telemetry.Airflow(tasks=tasks))
         return replace(found, workloads=workloads, metrics=self._metrics(workloads), admission=False)
+
+    async def _counted(self, slots: Mapping[str, Slots], now: datetime) -> telemetry.Tasks | None:
+        """How tasks flow, as the broker and the workers say; `None`: they do not."""
+        if self.broker is None or not slots:
+            return None
+        if not self._began:
+            for row in self.store.minutes(BUSY):
+                self.tally.keep(row.minute, int(row.anonymous))
+            self._began = True
+        try:
+            queued = await self.broker.queued(sorted({queue for one in slots.values() for queue in one.queues}))
+        except TunerError:
+            return None
+        if (ended := self.tally.add(now, queued, slots)) is not None:
+            self.store.keep([Row(BUSY, ended[0], ended[1], 0.0, 0.0)])
+        return self.tally.tasks(queued)
 
     async def sample(self, now: datetime) -> None:
         """Read the memory and CPU of what runs."""
-        busy = self._busy()
+        busy = self._busy(now)
         told = await asyncio.gather(*(self._read(container) for container in self.living.values()))
         rows = []
         for name, stats in zip(self.living, told, strict=True):
@@ -112,8 +139,8 @@ class Project:
             gauge.keep(row)
         return gauge
 
-    def _busy(self) -> float | None:
-        """Share of the machine's cores in use since the last sample; known where the engine is on this machine."""
+    def _busy(self, now: datetime) -> float | None:
+        """Share of the machine's cores in use over the window; known where the engine is on this machine."""
         if not self.engine.address.startswith("unix:"):
             return None
         try:
@@ -123,8 +150,11 @@ class Project:
         ticks = [int(word) for word in words]
         # Idle, and waiting for a disk.
         total, used = sum(ticks), sum(ticks) - ticks[3] - ticks[4]
-        last, self._ticks = self._ticks, (used, total)
-        return None if last is None or total <= last[1] else (used - last[0]) / (total - last[1])
+        self._ticks.append((now.timestamp(), used, total))
+        while self._ticks[0][0] < now.timestamp() - WINDOW:
+            self._ticks.popleft()
+        _, before, until = self._ticks[0]
+        return (used - before) / (total - until) if total > until else None
 
     def _measured(self, workloads: Iterable[Workload], spec: api.Spec, now: datetime) -> tuple[Workload, ...]:
         kills, stale = self.store.kills(whole=False), timedelta(seconds=spec.metrics.stale_after_seconds)
@@ -233,6 +263,8 @@ class Project:
     async def kills(self, labels: Mapping[str, str]) -> AsyncIterator[str]:
         """What happens to its containers from the last that was seen on, each as it happens; kills are remembered."""
         since = float(self.store.document("events").get("since", datetime.now(UTC).timestamp()))
+        # A tuner that begins anew asks for what came meanwhile.
+        self.store.write(events={"since": since})
         filters = {**EVENTS, "label": [f"{key}={value}" for key, value in labels.items()]}
         async for event in self.engine.events(since, filters):
             at, container = event["timeNano"] / 10**9, str(event["Actor"]["ID"])

@@ -18,19 +18,22 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from airflow_tuner import api, checkpoint, compose, learning, policies, project, reconcile, status, witness
+from airflow_tuner import api, checkpoint, compose, learning, override, policies, project, reconcile, status, witness
 from airflow_tuner.engine import Engine
 from airflow_tuner.errors import Misconfigured, TunerError
 from airflow_tuner.history import History
-from airflow_tuner.model import Finding
+from airflow_tuner.model import Finding, Observation
 from airflow_tuner.project import Project
 from airflow_tuner.prometheus import Prometheus
 from airflow_tuner.reconcile import Look
+from airflow_tuner.recreation import Recreation
 from airflow_tuner.settings import Source
 from airflow_tuner.store import Store
 
 SAMPLED = 5.0
 """Seconds between two samples of memory and CPU: a task's peak is often short."""
+EVERY = timedelta(seconds=15)
+"""Between two turns when nothing happens: nothing but a turn looks at the queues."""
 GATHERED = 0.3
 """Seconds that a kill is waited with: whether its whole container died shows a moment later."""
 AGAIN = 2.0
@@ -56,6 +59,8 @@ class Place:
     sources: Mapping[str, Source]
     broker: Path | None = None
     """File with the broker's URL."""
+    override: Path | None = None
+    """Where what was decided is written for docker compose."""
 
 
 class Lines(logging.Formatter):
@@ -144,6 +149,13 @@ class Turns:
     """`None`: not read yet."""
     told: str = ""
     """The last problem that was logged."""
+    unwritten: str = ""
+    """Why the override file was not written in the last turn."""
+
+    @property
+    def recreation(self) -> Recreation:
+        """What makes containers anew."""
+        return Recreation(self.project.engine, self.project.store)
 
     async def take(self) -> None:
         """Take turns for ever."""
@@ -222,12 +234,28 @@ class Turns:
             self.histories = checkpoint.histories(memory, identity)
         seen = await self.project.observe(spec, prior, now)
         known = reconcile.Known(
-            memory=memory, refusals=self.refusals, histories=self.histories, witnessed=self.witnessed
+            memory=memory,
+            refusals=self.refusals,
+            evictions=self._undone(prior, seen),
+            histories=self.histories,
+            witnessed=self.witnessed,
         )
         return reconcile.concluded(policy, spec, prior, seen, known)
 
+    def _undone(self, prior: api.Status, seen: Observation) -> dict[str, str]:
+        """Containers that are not made anew again for what has failed, and why."""
+        tuned = {entry.target: entry for entry in prior.tuned}
+        return {
+            pod.name: why
+            for workload in seen.workloads
+            for pod in workload.living
+            if workload.target in tuned and (why := self.recreation.failed(pod.name, tuned[workload.target]))
+        }
+
     async def _turn(self) -> timedelta:
         now = datetime.now(UTC)
+        if why := await self.recreation.settle(now):
+            log.warning("%s", why, extra={"told": {"event": "RolledBack"}})
         told = await self.look(now)
         self.witnessed, self.histories = told.witnessed, dict(told.seen.histories)
         # From here on it counts: a tuner that is killed now finds it, and finishes the work.
@@ -237,8 +265,25 @@ class Turns:
             known = self.refusals.keys()
             asked, self.refusals = await self.project.act(told.decision, told.seen.refusals)
             asked += len(self.refusals.keys() - known)
+            if not asked:
+                asked = await self._restart(told, now)
+            if self.place.override is not None:
+                before, self.unwritten = self.unwritten, _write_override(self.place.override, told)
+                if self.unwritten and self.unwritten != before:
+                    log.warning("%s", self.unwritten)
         _tell(told)
-        return reconcile.RESIZED if asked else reconcile.USUAL
+        return reconcile.RESIZED if asked or self.recreation.step else EVERY
+
+    async def _restart(self, told: Look, now: datetime) -> int:
+        """Make one container anew, where that is allowed now and nothing else is under way."""
+        first = next(iter(told.waiting), None)
+        if first is None or first.blocked or self.recreation.step is not None:
+            return 0
+        line: Object = {"event": "Recreated", "target": first.target.workload.target, "container": first.pod.name}
+        log.info("%s, and is made anew with it.", first, extra={"told": line})
+        if why := await self.recreation.begin(first, now):
+            log.warning("%s is not made anew: %s.", first.pod.name, why, extra={"told": {"event": "RolledBack"}})
+        return 1
 
     def _write(self, told: Look, now: datetime) -> None:
         remembered = checkpoint.remembered(
@@ -251,6 +296,22 @@ class Turns:
                 POLICY: {"name": told.policy, "mode": str(told.spec.mode), "paused": told.paused},
             }
         )
+
+
+def _write_override(file: Path, told: Look) -> str:
+    """What was decided, for the next `docker compose up`; why it was not written, as over a file of somebody's own."""
+    text = override.text(told.decision.targets)
+    try:
+        before = file.read_text(encoding="utf-8") if file.exists() else ""
+        if before and not before.startswith(override.HEAD):
+            return f"The file {file} was not written by airflow-tuner, and is left alone (--override-file)."
+        if text != before:
+            new = file.with_name(f".{file.name}.new")
+            new.write_text(text, encoding="utf-8")
+            new.replace(file)
+    except (OSError, UnicodeDecodeError) as error:
+        return f"The file {file} cannot be written (--override-file): {type(error).__name__}."
+    return ""
 
 
 def _tell(told: Look) -> None:

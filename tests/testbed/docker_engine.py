@@ -100,7 +100,7 @@ class DockerEngine:
         return run(["docker", f"--host={self.address}", *words], check=check, timeout=timeout)
 
     def compose(self, file: Path, project: str, *words: str, timeout: float = 120) -> str:
-        """Run docker-compose for a file; raises CommandFailed."""
+        """Run docker-compose for a file; `words` may begin with another --file. Raises CommandFailed."""
         return run(
             ["docker-compose", f"--file={file}", f"--project-name={project}", *words],
             env={"DOCKER_HOST": self.address},

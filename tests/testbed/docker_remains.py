@@ -14,7 +14,7 @@ import psutil
 from testbed.node_remains import hierarchies
 
 PREFIX = "airflow-tuner-docker-"
-TEMPORARY = Path("/tmp")
+TEMPORARY = Path("/tmp")  # noqa: S108 - as short as can be, and the name is not guessed
 KILL_SECONDS = 10.0
 
 
