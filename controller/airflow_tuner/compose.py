@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow_tuner import api, environment, executor, inventory, probe
+from airflow_tuner import api, environment, executor, inventory, model, probe
 from airflow_tuner.crash import Crash
 from airflow_tuner.executor import Executors
 from airflow_tuner.model import Death, Memory, Pod, Workload
@@ -134,7 +134,7 @@ def executors(items: Iterable[Object], stated: str | None) -> Executors:
         return executor.option(stated, "spec.airflow.executor")
     for item in items:
         if component(item) == "scheduler" and executor.OPTION in (told := _environment(item)):
-            return executor.option(told[executor.OPTION], f"{executor.OPTION} of Service/{service(item)}")
+            return executor.option(told[executor.OPTION], f"{executor.OPTION} of {model.SERVICE}/{service(item)}")
     return executor.UNKNOWN
 
 
@@ -176,7 +176,7 @@ def _workload(name: str, target: str, items: list[Object], known: Known, line: s
     return Workload(
         target=target,
         component=kind,
-        kind="Service",
+        kind=model.SERVICE,
         name=name,
         container=kind,
         pod_labels={label: str(_labels(newest)[label]) for label in (PROJECT, SERVICE) if label in _labels(newest)},

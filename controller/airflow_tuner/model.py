@@ -16,6 +16,9 @@ from airflow_tuner.history import History
 from airflow_tuner.probe import Probe
 from airflow_tuner.telemetry import Airflow
 
+SERVICE = "Service"
+"""Kind of a workload that is a service of a Docker engine: a container each is what elsewhere is a pod."""
+
 
 @dataclass(frozen=True, slots=True)
 class Memory:
@@ -231,6 +234,11 @@ class Workload:
     def label(self) -> str:
         """Kind and name."""
         return f"{self.kind}/{self.name}"
+
+    @property
+    def unit(self) -> str:
+        """What it has several of, for a sentence: pods, or, as a service of a Docker engine, containers."""
+        return "container" if self.kind == SERVICE else "pod"
 
     @property
     def values(self) -> Values:

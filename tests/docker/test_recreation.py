@@ -3,19 +3,14 @@
 import asyncio
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_tuner import api, compose
-from airflow_tuner.engine import Engine
-from airflow_tuner.model import TargetDecision, Values
-from airflow_tuner.recreation import Recreation
-from airflow_tuner.restarts import Waiting
-from airflow_tuner.store import Store
+from airflow_tuner import compose
 from testbed.docker_engine import IMAGE, DockerEngine, mounts
+from testbed.docker_recreation import recreated
 from testbed.docker_tuner import DockerTuner
 from testbed.processes import Area
 
@@ -62,37 +57,6 @@ def container(engine: DockerEngine, project: str) -> Iterator[str]:
     yield name
     engine.docker("rm", "--force", "--volumes", name, check=False)
     engine.docker("network", "rm", *networks)
-
-
-async def recreated(engine: DockerEngine, project: str, state: Path, value: str, *, until: float = 20) -> str:
-    """Make it anew with another interval; return why not, empty when it has become healthy."""
-    async with Engine(engine.address) as there:
-        with Store(state) as store:
-            items = await there.containers({compose.PROJECT: project})
-            workload = compose.workloads(items, store.known(), "3")[0]
-            tuned = api.Tuned(
-                target=workload.target,
-                component=workload.component,
-                bounds="dagProcessor",
-                decision="dag-processor-12345678",
-                since=datetime.now(UTC).isoformat(),
-                container=workload.container,
-                workload=workload.label,
-                pod_labels=dict(workload.pod_labels),
-                baseline=api.Baseline(),
-                requests=api.Sizes(memory="200Mi"),
-                limits=api.Sizes(memory="200Mi"),
-                env=[api.EnvVar.model_construct(name=api.EnvName.INTERVAL, value=value)],
-            )
-            target = TargetDecision(workload, "dagProcessor", Values(), "", tuned=tuned)
-            recreation = Recreation(there, store)
-            why = await recreation.begin(Waiting(target, workload.pods[0], "an interval"), datetime.now(UTC))
-            ends = asyncio.get_running_loop().time() + until
-            while recreation.step is not None and asyncio.get_running_loop().time() < ends:
-                await asyncio.sleep(0.3)
-                why = await recreation.settle(datetime.now(UTC))
-            assert recreation.step is None, "it is still under way"
-            return why
 
 
 def kept(item: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from testbed.airflow_client import AirflowClient
 from testbed.airflow_environment import airflow_environment
 from testbed.airflow_lines import AIRFLOW_3
 from testbed.docker_engine import IMAGE, DockerEngine, mounts, require_engine
-from testbed.processes import Area, Program, free_port
+from testbed.processes import Area, Program, ProgramFailed, free_port
 from testbed.programs import build
 from testbed.prometheus import Prometheus, StatsdExporter
 from testbed.services import Services
@@ -156,10 +157,24 @@ class DockerAirflow(AirflowClient):
         ).start()
 
 
+@dataclass(frozen=True)
+class RealProject:
+    """The parts of a running Airflow in containers."""
+
+    area: Area
+    airflow: DockerAirflow
+    metrics: Prometheus | None
+
+    @property
+    def prometheus(self) -> Prometheus:
+        """The Prometheus, where it was asked for."""
+        if self.metrics is None:
+            raise ProgramFailed("this Airflow was started without metrics")
+        return self.metrics
+
+
 @contextmanager
-def docker_airflow(
-    services: Mapping[str, Mapping[str, Any]], *, metrics: bool = False
-) -> Iterator[tuple[Area, DockerAirflow, Prometheus | None]]:
+def docker_airflow(services: Mapping[str, Mapping[str, Any]], *, metrics: bool = False) -> Iterator[RealProject]:
     """Start an engine and Airflow in it, with these services, and leave nothing behind."""
     require_engine()
     airflow_environment(AIRFLOW_3)
@@ -178,4 +193,4 @@ def docker_airflow(
             prometheus = stack.enter_context(Prometheus(area, [scrape], interval="2s"))
         airflow = DockerAirflow(area, engine, around, exporter)
         airflow.start(services)
-        yield area, airflow, prometheus
+        yield RealProject(area, airflow, prometheus)
