@@ -38,7 +38,7 @@ WINDOW = 300.0
 TOGETHER = 10.0
 """Seconds within which a container that ends by SIGKILL after an out-of-memory kill in it died of that."""
 SIGKILLED = "137"
-EVENTS = {"event": ["oom", "die", "kill", "start", "destroy", "health_status"]}
+EVENTS = {"event": ["oom", "die", "kill", "start"]}
 UNREAD = "Neither a Prometheus (--prometheus) nor the broker (--broker-url-file) tells how tasks flow."
 BUSY = "slots"
 """The name under which the busiest moment of each minute is kept, beside the minutes of containers."""

@@ -34,6 +34,8 @@ SAMPLED = 5.0
 """Seconds between two samples of memory and CPU: a task's peak is often short."""
 EVERY = timedelta(seconds=15)
 """Between two turns when nothing happens: nothing but a turn looks at the queues."""
+AT_MOST_EVERY = timedelta(minutes=10)
+"""The beginning of one finding is logged once in this time, and so is its end."""
 GATHERED = 0.3
 """Seconds that a kill is waited with: whether its whole container died shows a moment later."""
 AGAIN = 2.0
@@ -149,6 +151,10 @@ class Turns:
     """`None`: not read yet."""
     told: str = ""
     """The last problem that was logged."""
+    begun: dict[tuple[str, str], datetime] = field(default_factory=dict)
+    """When it was last logged that a finding began, by reason and target."""
+    ended: dict[tuple[str, str], datetime] = field(default_factory=dict)
+    """The same of its end."""
     unwritten: str = ""
     """Why the override file was not written in the last turn."""
 
@@ -179,9 +185,13 @@ class Turns:
         while True:
             try:
                 if self.spec is not None:
-                    async for what in self.project.kills(compose.labels(self.spec)):
+                    labels = compose.labels(self.spec)
+                    async for what in self.project.kills(labels):
                         if what in WAKING:
                             self.wake.set()
+                        if labels != compose.labels(self.spec):
+                            # The policy names another project now.
+                            break
             except TunerError as error:
                 log.debug("%s", error)
             await asyncio.sleep(AGAIN if self.spec is not None else GATHERED)
@@ -272,6 +282,7 @@ class Turns:
                 if self.unwritten and self.unwritten != before:
                     log.warning("%s", self.unwritten)
         _tell(told)
+        self._tell_findings(told)
         return reconcile.RESIZED if asked or self.recreation.step else EVERY
 
     async def _restart(self, told: Look, now: datetime) -> int:
@@ -284,6 +295,20 @@ class Turns:
         if why := await self.recreation.begin(first, now):
             log.warning("%s is not made anew: %s.", first.pod.name, why, extra={"told": {"event": "RolledBack"}})
         return 1
+
+    def _tell_findings(self, told: Look) -> None:
+        """What has begun and what is over, as lines of the log; what comes and goes all the time, once in a while."""
+        before = {(item.reason, item.target) for item in told.prior.findings}
+        present = {(item.reason, item.target): item for item in told.findings[: status.FINDINGS]}
+        for key in present.keys() - before:
+            if told.seen.at - self.begun.get(key, datetime.min.replace(tzinfo=UTC)) >= AT_MOST_EVERY:
+                self.begun[key] = told.seen.at
+                _finding(present[key])
+        for reason, target in before - present.keys():
+            if told.seen.at - self.ended.get((reason, target), datetime.min.replace(tzinfo=UTC)) >= AT_MOST_EVERY:
+                self.ended[reason, target] = told.seen.at
+                line = {"event": "FindingEnded", "target": target, "reason": reason}
+                log.info("%s is over.", reason, extra={"told": line})
 
     def _write(self, told: Look, now: datetime) -> None:
         remembered = checkpoint.remembered(
@@ -323,13 +348,6 @@ def _tell(told: Look) -> None:
         values = {"from": change.before, "to": change.after}
         line |= {name: status.written(one).model_dump(by_alias=True, exclude_none=True) for name, one in values.items()}
         log.info("%s", change.message, extra={"told": line})
-    before = {(item.reason, item.target): item.message for item in told.prior.findings}
-    present = {(item.reason, item.target): item for item in told.findings[: status.FINDINGS]}
-    for key in present.keys() - before.keys():
-        _finding(present[key])
-    for reason, target in before.keys() - present.keys():
-        line = {"event": "FindingEnded", "target": target, "reason": reason}
-        log.info("%s is over.", reason, extra={"told": line})
 
 
 def _finding(found: Finding) -> None:

@@ -73,7 +73,7 @@ def rendered(
 
 def _advice(spec: api.Spec, seen: Observation, decision: Decision) -> str:
     """In mode Recommend, the recommendation as a file for Helm; too long for a status, it is left to the command."""
-    if spec.mode is not api.Mode.RECOMMEND:
+    if spec.mode is not api.Mode.RECOMMEND or not seen.admission:
         return ""
     text = helm.values(decision, seen.line)
     return text if len(text) <= HELM_VALUES else "# Too long for a status: see `airflow-tuner plan --helm-values`.\n"

@@ -74,12 +74,10 @@ def test_a_volume_without_a_name_is_named_and_others_are_left_as_they_are() -> N
         {"Type": "volume", "Name": "named", "Destination": "/named", "RW": True},
         {"Type": "bind", "Source": "/dags", "Destination": "/opt/airflow/dags", "RW": True},
     ]
-    host = {
-        "Binds": ["named:/named:rw", "/dags:/opt/airflow/dags:rw"],
-        "Mounts": [{"Type": "volume", "Target": "/typed"}],
-    }
+    binds = ["named:/named:rw", "/dags:/opt/airflow/dags:rw"]
+    host = {"Binds": binds, "Mounts": [{"Type": "volume", "Target": "/typed"}]}
     told = made(inspected(mounts=volumes, host=host))["HostConfig"]
-    assert told["Binds"] == [*host["Binds"], "f00d:/data", "beef:/ro:ro"]
+    assert told["Binds"] == [*binds, "f00d:/data", "beef:/ro:ro"]
     assert told["Mounts"] == [{"Type": "volume", "Target": "/typed", "Source": "cafe"}]
 
 
