@@ -5,11 +5,11 @@ The edge between a Docker engine and the core: services are workloads, container
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from airflow_tuner import actuator, api, compose, observe, parsing, prometheus, signals, status, telemetry
 from airflow_tuner.broker import Broker
@@ -46,6 +46,23 @@ SWAP = 2
 """Times its memory that a container may take with swap when nobody says more, as the engine has it itself."""
 
 Object = dict[str, Any]
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What workers and a metrics source said at the last look."""
+
+    slots: Mapping[str, Slots] = field(default_factory=dict)
+    """By container."""
+    broker: str | None = None
+    """What is wrong with the broker; `None`: there is none."""
+    values: Mapping[str, tuple[signals.Series, ...]] = field(default_factory=dict)
+    problem: str = ""
+    """What is wrong with what Airflow says of itself."""
+    naming: str = ""
+    tasks: telemetry.Tasks | None = None
+    """How tasks flow, where the broker tells it."""
 
 
 @dataclass
@@ -59,6 +76,9 @@ class Project:
     broker: Broker | None = None
     tally: Tally = field(default_factory=Tally)
     """How tasks flow, where no Prometheus tells it."""
+    told: Told = Told()
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while something that was killed waits for its answer: nobody slow is asked then."""
     hosts: dict[str, str] = field(default_factory=dict)
     """What a container's worker calls itself by, by name of the container."""
     living: dict[str, str] = field(default_factory=dict)
@@ -82,30 +102,54 @@ class Project:
         await self.sample(now)
         line = compose.line(ours, spec.airflow.version, prior.airflow_version)
         runs = compose.executors(ours, spec.airflow.executor)
-        workloads = self._measured(compose.workloads(ours, self.store.known(), line), spec, now)
+        shown = compose.workloads(ours, self.store.known(), line)
+        # Kills are looked at last, as the answers may take long.
+        self.told = told = await self._unless_hurried(self._hear(spec, shown, line, prior, now), self.told)
+        workloads = tuple(
+            replace(one, pods=tuple(replace(pod, slots=told.slots.get(pod.name)) for pod in one.pods))
+            for one in self._measured(shown, spec, now)
+        )
+        asks = observe.asks_airflow(spec, runs)
+        problem = told.problem if asks else ""
+        heard = observe.Heard(told.values, "", problem, told.slots, told.broker, told.naming, asks)
+        found = observe.observed(spec, workloads, line, heard, now, runs)
+        if told.tasks is not None:
+            found = replace(found, airflow=telemetry.Airflow(tasks=told.tasks))
+        return replace(found, workloads=workloads, metrics=self._metrics(workloads), admission=False)
+
+    async def _hear(
+        self, spec: api.Spec, workloads: tuple[Workload, ...], line: str | None, prior: api.Status, now: datetime
+    ) -> Told:
+        """Ask the workers and the metrics source."""
         (slots, broker), (values, problem, naming) = await asyncio.gather(
             self._slots(spec, workloads), self._airflow(spec, workloads, line, prior)
         )
-        workloads = tuple(
-            replace(one, pods=tuple(replace(pod, slots=slots.get(pod.name)) for pod in one.pods)) for one in workloads
-        )
-        asks = observe.asks_airflow(spec, runs)
-        heard = observe.Heard(values, "", problem if asks else "", slots, broker, naming, asks)
-        found = observe.observed(spec, workloads, line, heard, now, runs)
-        if self.source is None and (tasks := await self._counted(slots, now)) is not None:
-            found = replace(found, airflow=telemetry.Airflow(tasks=tasks))
-        return replace(found, workloads=workloads, metrics=self._metrics(workloads), admission=False)
+        running = [pod for one in workloads if one.component == "worker" for pod in one.living if pod.running]
+        tasks = None
+        if self.source is None and self.broker is not None and slots:
+            # With a worker that does not answer, what is busy is not known: then it counts as at the last look.
+            whole = len(slots) == len(running)
+            tasks = await self._counted(self.broker, slots, now) if whole else self.told.tasks
+        return Told(slots, broker, values, problem, naming, tasks)
 
-    async def _counted(self, slots: Mapping[str, Slots], now: datetime) -> telemetry.Tasks | None:
+    async def _unless_hurried(self, work: Coroutine[Any, Any, _T], otherwise: _T) -> _T:
+        """What `work` comes to; `otherwise` where something has been killed and waits for its answer."""
+        task, hurry = asyncio.create_task(work), asyncio.create_task(self.hurry.wait())
+        try:
+            await asyncio.wait({task, hurry}, return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else otherwise
+        finally:
+            task.cancel()
+            hurry.cancel()
+
+    async def _counted(self, broker: Broker, slots: Mapping[str, Slots], now: datetime) -> telemetry.Tasks | None:
         """How tasks flow, as the broker and the workers say; `None`: they do not."""
-        if self.broker is None or not slots:
-            return None
         if not self._began:
             for row in self.store.minutes(BUSY):
                 self.tally.keep(row.minute, int(row.anonymous))
             self._began = True
         try:
-            queued = await self.broker.queued(sorted({queue for one in slots.values() for queue in one.queues}))
+            queued = await broker.queued(sorted({queue for one in slots.values() for queue in one.queues}))
         except TunerError:
             return None
         if (ended := self.tally.add(now, queued, slots)) is not None:
@@ -256,8 +300,9 @@ class Project:
     async def act(self, decision: Decision, refused: Mapping[str, str]) -> tuple[int, dict[str, str]]:
         """Memory first, then slots: (how many containers were changed, refusals by container)."""
         changed, refusals = await self.resize(decision)
-        setter = self if self.broker is not None else None
-        more, others = await actuator.set_slots(setter, decision, refused)
+        if self.broker is None:
+            return changed, refusals
+        more, others = await self._unless_hurried(actuator.set_slots(self, decision, refused), (0, {}))
         return changed + more, refusals | others
 
     async def kills(self, labels: Mapping[str, str]) -> AsyncIterator[str]:

@@ -40,8 +40,8 @@ GATHERED = 0.3
 """Seconds that a kill is waited with: whether its whole container died shows a moment later."""
 AGAIN = 2.0
 """Seconds before the engine's events are asked for anew."""
-WAKING = {"oom", "die", "start"}
-"""Events that are worth a turn."""
+WAKING, URGENT = {"oom", "die", "start"}, {"oom", "die"}
+"""Events that are worth a turn, and those that are worth one that waits for nobody."""
 STATUS, MEMORY, POLICY = "status", "memory", "policy"
 """Documents of the state file."""
 
@@ -189,6 +189,8 @@ class Turns:
                     async for what in self.project.kills(labels):
                         if what in WAKING:
                             self.wake.set()
+                        if what in URGENT:
+                            self.project.hurry.set()
                         if labels != compose.labels(self.spec):
                             # The policy names another project now.
                             break
@@ -263,7 +265,7 @@ class Turns:
         }
 
     async def _turn(self) -> timedelta:
-        now = datetime.now(UTC)
+        now, hurried = datetime.now(UTC), self.project.hurry.is_set()
         if why := await self.recreation.settle(now):
             log.warning("%s", why, extra={"told": {"event": "RolledBack"}})
         told = await self.look(now)
@@ -283,7 +285,10 @@ class Turns:
                     log.warning("%s", self.unwritten)
         _tell(told)
         self._tell_findings(told)
-        return reconcile.RESIZED if asked or self.recreation.step else EVERY
+        if hurried:
+            # What came since has a turn of its own.
+            self.project.hurry.clear()
+        return reconcile.RESIZED if asked or hurried or self.recreation.step else EVERY
 
     async def _restart(self, told: Look, now: datetime) -> int:
         """Make one container anew, where that is allowed now and nothing else is under way."""

@@ -2,8 +2,12 @@
 
 import asyncio
 import os
-import time
+import re
+import socket
 from collections.abc import Callable
+from datetime import UTC, datetime, time
+from pathlib import Path
+from time import sleep
 
 import pytest
 
@@ -66,6 +70,24 @@ def test_a_killed_process_raises_the_limit_in_place_and_nothing_outside_of_the_p
     assert "in force  230 MiB / 230 MiB in 1 pod" in running.look("explain", "worker/default")
 
 
+def test_a_broker_that_does_not_answer_delays_no_answer_to_a_kill(
+    engine: DockerEngine, project: str, tuner: Tuner, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = tmp_path / "broker-url"
+        url.write_text(f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        running = tuner(BOUNDS, "--broker-url-file", str(url))
+        program = CHILDREN.format(size=130)
+        name = start(engine, project, "airflow-worker", program, "--memory=100m")
+        running.wait_until(lambda: limit(engine, name) > 100, "the limit to rise", 40)
+    (tuned,) = running.events("Tuned")
+    told = re.search(r" at (\d\d:\d\d:\d\d) ", tuned["message"])
+    assert told is not None
+    at = datetime.fromisoformat(tuned["time"])
+    killed = datetime.combine(at.date(), time.fromisoformat(told[1]), tzinfo=UTC)
+    assert (at - killed).total_seconds() < 5, "the broker is given nine seconds otherwise"
+
+
 def test_a_killed_container_is_answered_once_though_the_tuner_was_dead_meanwhile(
     engine: DockerEngine, project: str, tuner: Tuner
 ) -> None:
@@ -74,7 +96,7 @@ def test_a_killed_container_is_answered_once_though_the_tuner_was_dead_meanwhile
     running.kill()
     engine.docker("start", name)
     while not engine.inspect(name)["RestartCount"]:
-        time.sleep(0.2)
+        sleep(0.2)
     running.start()
     running.wait_until(lambda: limit(engine, name) > 100, "the limit to rise", 30)
     assert limit(engine, name) == 230
