@@ -1,4 +1,4 @@
-"""What `make prove CASE=docker` measures: a real Airflow in containers of a compose project, and the tuner beside it."""
+"""What `make prove CASE=docker` measures: a real Airflow in a compose project, and the tuner beside it."""
 
 import time
 from collections.abc import Callable
@@ -51,7 +51,7 @@ class Line:
 
 
 def docker() -> str:
-    """Airflow 3 under docker-compose: a task that does not fit, tasks that wait, slots that do not fit the largest limit.
+    """Airflow 3 under docker-compose: a task that does not fit, tasks that wait, slots that do not fit.
 
     No Prometheus: kills come from the engine, queues and slots from the broker.
     """

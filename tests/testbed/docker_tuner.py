@@ -83,7 +83,9 @@ class DockerTuner:
 
     def log(self) -> list[dict[str, Any]]:
         """What it has logged since its start."""
-        return [json.loads(line) for line in self._log.read_text().splitlines()] if self._log.exists() else []
+        text = self._log.read_text() if self._log.exists() else ""
+        # The last line may not be whole yet.
+        return [json.loads(line) for line in text.split("\n")[:-1]]
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         """Lines of its log that tell of one kind of thing."""
