@@ -16,7 +16,7 @@ help: ## List the commands
 
 .PHONY: demo
 demo: ## The main job: real Airflow on a real node (root on Linux), else a virtual one (SEED=n, KEEP=1, VIRTUAL=1)
-	@if [ -z "$(VIRTUAL)" ]; then sh tests/testbed/install-packages.sh || echo 'Without them the demo is a virtual one.'; fi
+	@if [ -z "$(VIRTUAL)" ]; then sh tests/testbed/install-packages.sh --demo || echo 'Without them the demo is a virtual one.'; fi
 	@$(MAKE) --no-print-directory $(READY)
 	@SEED=$(SEED) KEEP=$(KEEP) VIRTUAL=$(VIRTUAL) $(BIN)/python -m testbed.demo
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +16,23 @@ import click
 import yaml
 
 from airflow_tuner import crd, reference
+from airflow_tuner.budget import PER_HOUR
 from airflow_tuner.errors import Misconfigured, TunerError
-from airflow_tuner.settings import Settings, Source, read_sources
+from airflow_tuner.sentence import counted
+from airflow_tuner.settings import Settings, Source, read_apis, read_sources
 
 if TYPE_CHECKING:
+    from airflow_tuner.chronicle import Chronicle
     from airflow_tuner.reconcile import Look
     from airflow_tuner.standalone import Place
 
 NO_SOURCE = "No metrics source is asked: name one with --prometheus URL (of a port-forward, say) or --sources FILE."
+
+STATED = (
+    "What no metric says of a workload, as in worker/default=limit:2Gi,request:1Gi,slots:16; also cpu:1,cpu-limit:2, "
+    "queues:a+b, and interval:30,processes:2 of a dag-processor; none where there is no limit or request. May be given "
+    "several times."
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -111,6 +121,13 @@ def _place(
 @click.option("--health-port", type=int, help="Port of /healthz.")
 @click.option("--metrics-port", type=int, help="Port of /metrics, its own for Prometheus.")
 @click.option(
+    "--changes-per-hour",
+    type=click.IntRange(min=1),
+    default=PER_HOUR,
+    show_default=True,
+    help="Ordinary changes within an hour, over all policies; answers to kills are not counted.",
+)
+@click.option(
     "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
 )
 def run(  # noqa: PLR0913, PLR0917 - one argument per option
@@ -122,6 +139,7 @@ def run(  # noqa: PLR0913, PLR0917 - one argument per option
     identity: str | None,
     health_port: int | None,
     metrics_port: int | None,
+    changes_per_hour: int,
     log_level: str,
     backend: str,
     policy: Path | None,
@@ -150,12 +168,14 @@ def run(  # noqa: PLR0913, PLR0917 - one argument per option
     try:
         settings = Settings(
             sources=read_sources(sources),
+            apis=read_apis(sources),
             namespaces=namespaces,
             kubeconfig=kubeconfig,
             lease_namespace=lease_namespace,
             identity=identity or f"{socket.gethostname()}-{os.getpid()}",
             health_port=health_port,
             metrics_port=metrics_port,
+            changes_per_hour=changes_per_hour,
         )
         # Heavy libraries load only in the command that needs them.
         from airflow_tuner import operator
@@ -221,7 +241,8 @@ def _looked(  # noqa: PLR0913, PLR0917 - one argument per option
             known["default"] = Source(url=prometheus)
         if not known:
             click.echo(NO_SOURCE, err=True)
-        return asyncio.run(plan.look_once(kubeconfig, namespace, name, file, known, broker=not no_broker))
+        apis = read_apis(sources) if sources else {}
+        return asyncio.run(plan.look_once(kubeconfig, namespace, name, file, known, apis, broker=not no_broker))
     except (TunerError, ValueError) as error:
         raise click.ClickException(str(error)) from error
 
@@ -296,10 +317,40 @@ def status_command(state: Path | None, output: str) -> None:
 
 @main.command("replay")
 @click.option("--policy", type=click.Path(path_type=Path), help="File with the TuningPolicy.")
+@click.option("--from-prometheus", "url", help="URL of a Prometheus whose past is replayed, instead of standard input.")
+@click.option("--since", default="14d", show_default=True, help="How far back, e.g. 14d or 36h.")
+@click.option("--until", help="Where the past ends, e.g. 2026-11-28T12:00Z; else now.")
+@click.option("--step", default="5m", show_default=True, help="Time between two looks, 30s to 1h.")
+@click.option("-n", "--namespace", help="Namespace of the Airflow; else as the policy says.")
+@click.option("--workload", "stated", multiple=True, help=STATED)
+@click.option(
+    "--token-file", type=click.Path(exists=True, dir_okay=False), help="File with a bearer token for the Prometheus."
+)
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a report to this file.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["summary", "decisions", "observations"]),
+    default="summary",
+    show_default=True,
+    help="What to print of a Prometheus' past.",
+)
 @click.option("--schema", is_flag=True, help="Print the JSON schemas of a line that goes in and of one that comes out.")
 @click.option("--reference", "page", is_flag=True, help="Print the fields of both as a Markdown page.")
-def replay_command(policy: Path | None, schema: bool, page: bool) -> None:
-    """Decide for observations: JSON lines on standard input, one decision for each on standard output."""
+def replay_command(
+    policy: Path | None,
+    url: str | None,
+    html: Path | None,
+    output: str,
+    *,
+    schema: bool,
+    page: bool,
+    **asked: Any,  # noqa: ANN401 - the other options above
+) -> None:
+    """Decide for observations: JSON lines on standard input, one decision for each on standard output.
+
+    With --from-prometheus: for the past that a Prometheus has kept, with a summary, a report, or the same lines.
+    """
     from airflow_tuner import form, policies, replay, transcript
 
     if schema or page:
@@ -309,11 +360,14 @@ def replay_command(policy: Path | None, schema: bool, page: bool) -> None:
         msg = "name a file with the TuningPolicy: --policy FILE"
         raise click.UsageError(msg)
     try:
+        document = policies.read(policy, "default")
+        if url is not None:
+            asyncio.run(_look_back(document, url, html, output, **asked))
+            return
         lines = (line.decode() for line in sys.stdin.buffer)
-        for answer in replay.answers(policies.read(policy, "default"), lines, lambda told: click.echo(told, err=True)):
-            sys.stdout.write(f"{answer}\n")
-            sys.stdout.flush()
-    except (Misconfigured, UnicodeDecodeError) as error:
+        for answer in replay.answers(document, lines, lambda told: click.echo(told, err=True)):
+            _line(answer)
+    except (TunerError, UnicodeDecodeError) as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
     except BrokenPipeError:
@@ -323,14 +377,73 @@ def replay_command(policy: Path | None, schema: bool, page: bool) -> None:
         sys.exit(130)
 
 
+def _line(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+async def _look_back(  # noqa: PLR0913 - one argument per option
+    document: dict[str, Any],
+    url: str,
+    html: Path | None,
+    output: str,
+    *,
+    since: str,
+    until: str | None,
+    step: str,
+    namespace: str | None,
+    stated: tuple[str, ...],
+    token_file: str | None,
+) -> None:
+    from airflow_tuner import digest, hindsight, traces, transcript
+
+    _require_place(html)
+    if namespace is not None:
+        document["metadata"]["namespace"] = namespace
+    back = hindsight.Hindsight(
+        document,
+        url,
+        hindsight.times_of(since, step, until, datetime.now(UTC)),
+        dict(traces.stated(text) for text in stated),
+        lambda told: click.echo(told, err=True),
+        token_file,
+    )
+    async for seen, came in back.turns():
+        if output == "decisions":
+            _line(transcript.answered(seen, came))
+        elif output == "observations":
+            _line(transcript.written(seen))
+    click.echo(f"Prometheus was asked {counted(back.questions, 'question', 'questions')}.", err=True)
+    if output == "summary":
+        click.echo(digest.text(back.chronicle))
+    _write_page(html, back.chronicle)
+
+
+def _require_place(html: Path | None) -> None:
+    """What takes minutes is not to fail at its end."""
+    if html is not None and not (html.parent.is_dir() and os.access(html.parent, os.W_OK)):
+        msg = f"--html {html}: {html.parent} is no folder that can be written to."
+        raise Misconfigured(msg)
+
+
+def _write_page(html: Path | None, told: "Chronicle") -> None:
+    if html is None:
+        return
+    from airflow_tuner import page
+
+    html.write_text(page.rendered(told), encoding="utf-8")
+    click.echo(f"The report is in {html}.", err=True)
+
+
 @main.command("simulate")
 @click.argument("scenario", required=False)
 @click.option("--seed", default=1, show_default=True, help="Another gives other tasks of the same kind.")
 @click.option("--days", type=click.IntRange(min=1), help="So many scored days instead of the whole story.")
 @click.option("--policy", type=click.Path(path_type=Path), help="File with a TuningPolicy; else one with wide bounds.")
 @click.option("--memory", help="Memory of each worker at the beginning, e.g. 2Gi; else what a careful user sets.")
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a report to this file, too.")
 def simulate_command(
-    scenario: str | None, seed: int, days: int | None, policy: Path | None, memory: str | None
+    scenario: str | None, seed: int, days: int | None, policy: Path | None, memory: str | None, html: Path | None
 ) -> None:
     """Tell day by day what the tuner does in SCENARIO, a story of an Airflow of 20 workers; without it, list them."""
     from airflow_tuner import policies, quantity, simulate
@@ -346,9 +459,13 @@ def simulate_command(
     try:
         document = policies.read(policy, "default") if policy else simulate.parsed(simulate.POLICY)
         size = None if memory is None else quantity.parse(memory) // quantity.MEBIBYTE
+        _require_place(html)
+        told = simulate.chronicle_of(story, seed, document) if html else None
         click.echo(f"{story.told} {story.workers} workers with {story.slots} slots each.")
-        for day in simulate.days(story, seed, document, lambda told: click.echo(told, err=True), size):
+        for day in simulate.days(story, seed, document, lambda said: click.echo(said, err=True), size, told):
             click.echo(simulate.told(day, story))
+        if told is not None:
+            _write_page(html, told)
     except (Misconfigured, ValueError) as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)

@@ -1,21 +1,21 @@
 """Makes running pods match what was decided. New pods are shaped at admission.
 
-Memory and slots change in place, without a restart: memory first where slots rise. What a living process cannot take up
-waits for a restart, and that is asked of the Eviction API, which holds it against disruption budgets.
+Memory, CPU and slots change in place, without a restart: memory first where slots rise. What a living process cannot
+take up waits for a restart, and that is asked of the Eviction API, which holds it against disruption budgets.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from airflow_tuner import quantity
 from airflow_tuner.cluster import Cluster, NotFound, path
 from airflow_tuner.errors import Refused, Stale, TunerError
-from airflow_tuner.model import Decision, Memory, Pod, Slots, TargetDecision
-from airflow_tuner.past import from_tuned
+from airflow_tuner.model import Cpu, Decision, Memory, Pod, Slots, TargetDecision
+from airflow_tuner.quantity import mebibytes
 from airflow_tuner.restarts import Waiting
-from airflow_tuner.status import needs_resize, needs_slots, resized
+from airflow_tuner.status import meant, needs_resize, needs_slots, resized, resized_cpu
 
 AT_ONCE = 8
 """Most workers whose slots are changed in one turn."""
@@ -28,8 +28,8 @@ ROOM_AGAIN = timedelta(minutes=10)
 
 NO_ROOM = "Deferred: its node has no room for the request that was decided; that is asked for again every 10 minutes."
 
-Resources = dict[str, int]
-"""Bytes of memory, as `limits` and as `requests`."""
+Resources = dict[str, dict[str, str]]
+"""Quantities of memory or CPU, as `limits` and as `requests`."""
 
 
 class SlotSetter(Protocol):
@@ -56,10 +56,9 @@ async def resize(
             bare = pod.uid in waits and now - waits[pod.uid] < ROOM_AGAIN
             if bare:
                 refusals[pod.name] = NO_ROOM
-            steps = _withdrawn(target, pod) if bare else _steps(target, pod)
+            steps = _withdrawn(target, pod) if bare else [*_memory_steps(target, pod), *_cpu_steps(target, pod)]
             try:
-                for step in steps:
-                    await _patch(cluster, namespace, target, pod, step)
+                await _ask(cluster, namespace, target, pod, steps)
                 asked += bool(steps)
             except NotFound:
                 continue
@@ -132,39 +131,81 @@ def _no_room(target: TargetDecision, pod: Pod, now: datetime) -> bool:
     """A resize of the pod waits for room on its node, and has done so for long, or stands in a limit's way."""
     if pod.deferred is None:
         return False
-    desired = from_tuned(target.tuned) or Memory()
-    return now - pod.deferred >= DEFERRED or (pod.memory.limit or 0) < (desired.limit or 0)
+    memory, cpu = meant(target, pod) or Memory(), resized_cpu(target, pod) or Cpu()
+    raises = (pod.memory.limit or 0) < (memory.limit or 0) or (pod.cpu.limit or 0) < (cpu.limit or 0)
+    return now - pod.deferred >= DEFERRED or raises
 
 
 def _withdrawn(target: TargetDecision, pod: Pod) -> list[Resources]:
-    """The request as it is in force, with the limit that was decided: a limit needs no room.
+    """The requests as they are in force, with the limits that were decided: a limit needs no room.
 
-    A Guaranteed pod's limit cannot go without its request: it stays as it is.
+    A Guaranteed pod's limits cannot go without its requests: they stay as they are.
     """
     if pod.running is None:
         return []
-    desired, running = from_tuned(target.tuned) or Memory(), pod.running
+    desired, running = meant(target, pod) or Memory(), pod.running
     limit = running.limit if pod.guaranteed else max(desired.limit or 0, running.limit or 0)
     wanted = Memory(running.request, limit)
-    return [] if pod.memory == wanted else [{"limits": limit or 0, "requests": running.request or 0}]
+    steps = [] if pod.memory == wanted else [_written("memory", mebibytes, limit or 0, running.request or 0)]
+    cpu, in_force = resized_cpu(target, pod), pod.running_cpu
+    if cpu is None or in_force is None or in_force.request is None:
+        # What was not there cannot be taken away again.
+        return steps
+    kept = Cpu(in_force.request, in_force.limit if pod.guaranteed else cpu.limit)
+    return steps if pod.cpu == kept else [*steps, _written("cpu", quantity.cpu, kept.limit, in_force.request)]
 
 
-def _steps(target: TargetDecision, pod: Pod) -> list[Resources]:
+def _memory_steps(target: TargetDecision, pod: Pod) -> list[Resources]:
     """What to ask for, one after the other; nothing where the pod's spec has it and the kubelet is at work."""
     wanted = resized(target, pod)
     if wanted is None or pod.memory == wanted:
         return []
-    limit, request = wanted.limit or 0, wanted.request or 0
-    if not pod.guaranteed and request > (pod.memory.request or 0) and limit > (pod.memory.limit or 0):
-        # The limit first: a request that the node cannot hold would defer the whole resize.
-        return [{"limits": limit}, {"requests": request}]
-    return [{"limits": limit, "requests": request}]
+    raises = (wanted.request or 0) > (pod.memory.request or 0) and (wanted.limit or 0) > (pod.memory.limit or 0)
+    return _ordered("memory", mebibytes, wanted.limit or 0, wanted.request or 0, apart=raises and not pod.guaranteed)
+
+
+def _cpu_steps(target: TargetDecision, pod: Pod) -> list[Resources]:
+    """The same for CPU, whose limit may be left out."""
+    wanted = resized_cpu(target, pod)
+    if wanted is None or pod.cpu == wanted:
+        return []
+    raises = (wanted.request or 0) > (pod.cpu.request or 0) and (wanted.limit or 0) > (pod.cpu.limit or 0)
+    return _ordered("cpu", quantity.cpu, wanted.limit, wanted.request or 0, apart=raises and not pod.guaranteed)
+
+
+def _ordered(
+    name: str, written: Callable[[int], str], limit: int | None, request: int, *, apart: bool
+) -> list[Resources]:
+    """`apart`: the limit first, as a request that the node cannot hold would defer the whole resize."""
+    whole = _written(name, written, limit, request)
+    return [{kind: whole[kind]} for kind in ("limits", "requests")] if apart else [whole]
+
+
+def _written(name: str, written: Callable[[int], str], limit: int | None, request: int) -> Resources:
+    limits = {} if limit is None else {"limits": {name: written(limit)}}
+    return {**limits, "requests": {name: written(request)}}
+
+
+async def _ask(cluster: Cluster, namespace: str, target: TargetDecision, pod: Pod, steps: list[Resources]) -> None:
+    """Take the steps; where one is refused, all of them at once: a LimitRange may bind the limit to the request."""
+    try:
+        for step in steps:
+            await _patch(cluster, namespace, target, pod, step)
+    except NotFound:
+        raise
+    except Refused:
+        if len(steps) == 1:
+            raise
+        whole: Resources = {}
+        for step in steps:
+            for kind, sizes in step.items():
+                whole[kind] = {**whole.get(kind, {}), **sizes}
+        await _patch(cluster, namespace, target, pod, whole)
 
 
 async def _patch(cluster: Cluster, namespace: str, target: TargetDecision, pod: Pod, step: Resources) -> None:
-    resources = {kind: {"memory": quantity.mebibytes(size)} for kind, size in step.items()}
     body = {
         "metadata": {"uid": pod.uid},
-        "spec": {"containers": [{"name": target.workload.container, "resources": resources}]},
+        "spec": {"containers": [{"name": target.workload.container, "resources": step}]},
     }
     await cluster.patch(path("v1", "pods", namespace, pod.name, "resize"), body)

@@ -1,4 +1,4 @@
-"""The memory of past hours, as an operator holds it: what a checkpoint kept, and what the metrics source still has."""
+"""What is known of past hours, as an operator holds it: what a checkpoint kept, and what the source still has."""
 
 import logging
 from collections.abc import Mapping
@@ -7,10 +7,11 @@ from datetime import datetime, timedelta
 
 from airflow_tuner import api, checkpoint, learning
 from airflow_tuner.errors import TunerError
-from airflow_tuner.history import HOURS, History, hour_of
+from airflow_tuner.history import HOURS, History, hour_of, of_cpu
 from airflow_tuner.model import Observation
 from airflow_tuner.observe import past_peaks, past_tasks
 from airflow_tuner.prometheus import Prometheus
+from airflow_tuner.signals import HOURLY_CORES, HOURLY_PEAKS
 
 READ_AT_ONCE = 3 * 24
 """Hours of the past that one turn asks the metrics source for."""
@@ -25,51 +26,94 @@ log = logging.getLogger("airflow_tuner")
 
 
 @dataclass
+class Unread:
+    """Past hours that the metrics source is still to be asked for."""
+
+    hours: range = range(0)
+    empty: int = 0
+    """Hours in a row of which it knew nothing."""
+
+    def begin(self, known: int, now: datetime) -> None:
+        """From the last hour that is known."""
+        hour = hour_of(now)
+        self.hours, self.empty = range(max(known - 1, hour - HOURS), hour + 1), 0
+
+    @property
+    def part(self) -> range:
+        """The next of them, the latest first."""
+        return self.hours[-READ_AT_ONCE:]
+
+    def done(self, part: range, *, found: bool) -> None:
+        """These were asked for."""
+        self.hours = self.hours[: -len(part)]
+        self.empty = 0 if found else self.empty + len(part)
+        if self.empty >= EMPTY:
+            self.hours = range(0)
+
+
+@dataclass
 class Archive:
-    """The memory of past hours of one policy's targets."""
+    """What is known of past hours of one policy's targets."""
 
     histories: Mapping[str, History] = field(default_factory=dict)
-    """By target."""
-    unread: range = range(0)
-    """Past hours that the metrics source is still to be asked for."""
-    _empty: int = 0
-    """Hours in a row of which it knew nothing."""
+    """By target, as in an observation."""
+    memory: Unread = field(default_factory=Unread)
+    """Of memory, and with it of tasks."""
+    cpu: Unread = field(default_factory=Unread)
+    """Of CPU, from when the policy names it."""
+    _named: bool = False
+    """It does."""
     _failed: datetime | None = None
-    """When it last did not answer."""
+    """When the metrics source last did not answer."""
 
     def begin(self, memory: api.Remembered | None, policy: str, now: datetime) -> None:
         """With what is remembered; `policy`: the UID. The metrics source is asked for the hours that are not."""
         self.histories = checkpoint.histories(memory, policy)
-        hour = hour_of(now)
-        known = max((history.end for history in self.histories.values()), default=0)
-        self.unread = range(max(known - 1, hour - HOURS), hour + 1)
-        self._empty, self._failed = 0, None
+        self.memory.begin(self._end(cpu=False), now)
+        self.cpu, self._named, self._failed = Unread(), False, None
+
+    def named(self, spec: api.Spec, now: datetime) -> None:
+        """What the policy names now."""
+        if spec.tunes_cpu and not self._named:
+            self.cpu.begin(self._end(cpu=True), now)
+        self._named = spec.tunes_cpu
+
+    def _end(self, *, cpu: bool) -> int:
+        """The hour after the last that is known."""
+        ends = (history.end for name, history in self.histories.items() if name.endswith(of_cpu("")) == cpu)
+        return max(ends, default=0)
+
+    @property
+    def next(self) -> Unread | None:
+        """What is read next; `None`: all that there is has been read."""
+        kinds = (self.memory, self.cpu) if self._named else (self.memory,)
+        return next((kind for kind in kinds if kind.hours), None)
 
     def due(self, now: datetime) -> bool:
         """More of the past is to be asked for at once."""
-        return bool(self.unread) and (self._failed is None or now - self._failed >= AGAIN)
+        return self.next is not None and (self._failed is None or now - self._failed >= AGAIN)
 
     async def read(self, source: Prometheus | None, spec: api.Spec, namespace: str, seen: Observation) -> None:
         """Ask for some of the past hours, the latest first."""
         if source is None:
-            self.unread = range(0)
+            self.memory, self.cpu = Unread(), Unread()
             return
-        if not self.due(seen.at):
+        unread = self.next
+        if unread is None or not self.due(seen.at):
             return
-        part = self.unread[-READ_AT_ONCE:]
+        part, of_memory = unread.part, unread is self.memory
+        signal = HOURLY_PEAKS if of_memory else HOURLY_CORES
         try:
-            found = await past_peaks(source, spec, namespace, part[0], part[-1])
+            found = await past_peaks(source, spec, namespace, part[0], part[-1], signal)
         except TunerError as error:
             log.info("namespace %s: the past is not known yet: %s", namespace, error)
             self._failed = seen.at
             return
-        self._failed, self.unread = None, self.unread[: -len(part)]
-        self._empty = 0 if found else self._empty + len(part)
-        if self._empty >= EMPTY:
-            self.unread = range(0)
-        names = {workload.name: workload.target for workload in seen.workloads}
+        self._failed = None
+        unread.done(part, found=bool(found))
+        names = {item.name: item.target if of_memory else of_cpu(item.target) for item in seen.workloads}
         self.histories = learning.filled(self.histories, names, part[0], found)
-        if spec.tunes_slots and seen.naming:
+        if of_memory and spec.tunes_slots and seen.naming:
             tasks = learning.by_group(seen, await _tasks(source, spec, namespace, seen.naming, part))
             self.histories = learning.filled(self.histories, {name: name for name in tasks}, part[0], tasks)
 

@@ -9,7 +9,7 @@ from typing import Any
 Object = Mapping[str, Any]
 
 HORIZONTAL, VERTICAL, KEDA = "HorizontalPodAutoscaler", "VerticalPodAutoscaler", "ScaledObject"
-MEMORY = "memory"
+MEMORY, CPU = "memory", "cpu"
 OFF, INITIAL = "Off", "Initial"
 """Update modes of a VerticalPodAutoscaler: it only recommends; it changes new pods only."""
 PAUSED = "autoscaling.keda.sh/paused"
@@ -31,6 +31,10 @@ class Autoscaler:
     """It decides replicas by memory in use as a share of the request."""
     memory_of: Mapping[str, bool] = field(default_factory=dict)
     """By container, `*` for the others: whether a VerticalPodAutoscaler changes its memory."""
+    by_cpu: bool = False
+    """It decides replicas by CPU in use as a share of the request."""
+    cpu_of: Mapping[str, bool] = field(default_factory=dict)
+    """By container, `*` for the others: whether a VerticalPodAutoscaler changes its CPU."""
     slots: int | None = None
     """Tasks that KEDA counts for one worker; `None`: its query does not show it."""
 
@@ -42,6 +46,16 @@ class Autoscaler:
     def rules_memory(self, container: str) -> bool:
         """Whether it changes the memory of this container in pods that run."""
         return self.changes_memory(container) and self.mode != INITIAL
+
+    def rules_cpu(self, container: str) -> bool:
+        """Whether it changes the CPU of this container, or counts replicas by its share of the request."""
+        own = self.cpu_of.get(container, self.cpu_of.get("*", True))
+        return self.by_cpu or (self.kind == VERTICAL and self.mode != OFF and own)
+
+
+def scaler(found: Iterable[Autoscaler]) -> str:
+    """What decides the replicas among them; empty where nothing does."""
+    return next((f"{item.kind} {item.name}" for item in found if item.kind in {HORIZONTAL, KEDA}), "")
 
 
 def read(
@@ -63,10 +77,9 @@ def _horizontal(item: Object) -> Autoscaler | None:
     if _kept_by_keda(item):
         return None
     sources = [source for metric in item["spec"].get("metrics") or [] if (source := _resource(metric)) is not None]
-    by_memory = any(
-        source.get("name") == MEMORY and (source.get("target") or {}).get("type") == "Utilization" for source in sources
-    )
-    return Autoscaler(HORIZONTAL, _name(item), _target(item["spec"].get("scaleTargetRef")), by_memory=by_memory)
+    shares = {source.get("name") for source in sources if (source.get("target") or {}).get("type") == "Utilization"}
+    target = _target(item["spec"].get("scaleTargetRef"))
+    return Autoscaler(HORIZONTAL, _name(item), target, by_memory=MEMORY in shares, by_cpu=CPU in shares)
 
 
 def _resource(metric: Object) -> Object | None:
@@ -82,12 +95,18 @@ def _vertical(item: Object) -> Autoscaler:
         _target(spec.get("targetRef")),
         # Kubernetes' own default.
         mode=str((spec.get("updatePolicy") or {}).get("updateMode") or "Auto"),
-        memory_of={
-            str(policy.get("containerName", "*")): policy.get("mode") != OFF
-            and MEMORY in (policy.get("controlledResources") or [MEMORY])
-            for policy in policies
-        },
+        memory_of=_controlled(policies, MEMORY),
+        cpu_of=_controlled(policies, CPU),
     )
+
+
+def _controlled(policies: Iterable[Object], resource: str) -> dict[str, bool]:
+    """By container, whether its resource is changed."""
+    return {
+        str(policy.get("containerName", "*")): policy.get("mode") != OFF
+        and resource in (policy.get("controlledResources") or [resource])
+        for policy in policies
+    }
 
 
 def _scaled(item: Object) -> Autoscaler | None:
@@ -99,12 +118,16 @@ def _scaled(item: Object) -> Autoscaler | None:
     # Where the query gives another unit than workers, what it counts for one is not in the query.
     plain = all((trigger.get("metadata") or {}).get("targetQueryValue", "1") in {"1", "1.0"} for trigger in triggers)
     found = [int(match[1]) for query in told if "task_instance" in query and (match := _SLOTS.search(query))]
-    by_memory = any(
-        trigger.get("type") == MEMORY and trigger.get("metricType", "Utilization") == "Utilization"
-        for trigger in triggers
-    )
+    shares = {each.get("type") for each in triggers if each.get("metricType", "Utilization") == "Utilization"}
     slots = found[0] if plain and len(found) == 1 and found[0] else None
-    return Autoscaler(KEDA, _name(item), _target(spec.get("scaleTargetRef")), by_memory=by_memory, slots=slots)
+    return Autoscaler(
+        KEDA,
+        _name(item),
+        _target(spec.get("scaleTargetRef")),
+        by_memory=MEMORY in shares,
+        slots=slots,
+        by_cpu=CPU in shares,
+    )
 
 
 def _kept_by_keda(item: Object) -> bool:

@@ -8,8 +8,8 @@ from airflow_tuner.model import Observation, Workload
 from airflow_tuner.past import from_api
 
 NONE: Mapping[str, History] = {}
-MOST = 160
-"""Histories that are kept: of as many targets as a status has, two of each group of workers."""
+MOST = 240
+"""Histories that are kept: of as many targets as a status has, three of each group of workers."""
 
 
 def remembered(status: api.Status, policy: str, histories: Mapping[str, History] = NONE) -> api.Remembered:
@@ -58,5 +58,10 @@ def _outgrown(workload: Workload, memory: api.Remembered) -> bool:
     entry = next((target for target in memory.targets if target.name == workload.target), None)
     if entry is None:
         return False
-    limit = from_api(entry.recommended).memory.limit or 0
-    return any((pod.memory.limit or 0) > limit for pod in workload.living if pod.decision or pod.resized)
+    known = from_api(entry.recommended)
+    limit, request = known.memory.limit or 0, known.cpu.request
+    return any(
+        (pod.memory.limit or 0) > limit or (request is not None and (pod.cpu.request or 0) > request)
+        for pod in workload.living
+        if pod.decision or pod.resized
+    )

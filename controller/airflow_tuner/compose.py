@@ -13,7 +13,8 @@ from typing import Any
 from airflow_tuner import api, environment, executor, inventory, model, probe
 from airflow_tuner.crash import Crash
 from airflow_tuner.executor import Executors
-from airflow_tuner.model import Death, Memory, Pod, Workload
+from airflow_tuner.model import Cpu, Death, Memory, Pod, Workload
+from airflow_tuner.room import DECISION
 
 Object = Mapping[str, Any]
 
@@ -21,12 +22,13 @@ PROJECT = "com.docker.compose.project"
 SERVICE = "com.docker.compose.service"
 HASH = "com.docker.compose.config-hash"
 ONEOFF = "com.docker.compose.oneoff"
-DECISION = inventory.DECISION
 ORIGINAL = f"{api.GROUP}/original"
-"""Label of a container that was made for a decision: what its service's definition says, as JSON."""
+"""Label of a container that was made for a decision, beside `DECISION`: what its service's definition says, as JSON."""
 COMPONENT = f"{api.GROUP}/component"
 """Label of a service whose name does not say which component of Airflow it is."""
 
+PERIOD = 100_000
+"""Microseconds: the engine's own scheduling period."""
 SECOND = 10**9
 """Nanoseconds; Docker's unit of time and of CPUs."""
 
@@ -44,11 +46,14 @@ class Baseline:
     """Bytes; `None`: no limit."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Of the variables that may be set."""
+    cpu: int | None = None
+    """Thousandths of a core; `None`: no limit."""
 
     @property
     def written(self) -> str:
         """As a label has it."""
-        return json.dumps({"memory": self.memory, "environment": dict(self.environment)}, sort_keys=True)
+        told = {"memory": self.memory, "cpu": self.cpu, "environment": dict(self.environment)}
+        return json.dumps(told, sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +80,9 @@ def read_baseline(text: str) -> Baseline | None:
     """What was written; `None` where it is no such thing."""
     try:
         told = json.loads(text)
-        memory, env = told["memory"], told["environment"]
-        return Baseline(None if memory is None else int(memory), {str(key): str(env[key]) for key in env})
+        memory, cpu, env = (told[key] for key in ("memory", "cpu", "environment"))
+        memory, cpu = (None if size is None else int(size) for size in (memory, cpu))
+        return Baseline(memory, {str(key): str(env[key]) for key in env}, cpu)
     except (ValueError, TypeError, LookupError):
         return None
 
@@ -109,7 +115,25 @@ def hostname(item: Object) -> str:
 def baseline(item: Object) -> Baseline:
     """What the definition of a container that nobody has changed says, or of one that was made for a decision."""
     told = read_baseline(str(_labels(item).get(ORIGINAL, "")))
-    return told or Baseline(item["HostConfig"].get("Memory") or None, _ours(item))
+    return told or Baseline(item["HostConfig"].get("Memory") or None, _ours(item), cpu(item))
+
+
+def cpu(item: Object) -> int | None:
+    """The CPU limit of a container in thousandths of a core, however it is set; `None`: none is."""
+    host = item["HostConfig"]
+    if nanos := host.get("NanoCpus"):
+        return int(nanos) * 1000 // SECOND
+    quota, period = host.get("CpuQuota") or 0, host.get("CpuPeriod") or PERIOD
+    return quota * 1000 // period if quota > 0 else None
+
+
+def limited(item: Object, millicores: int) -> dict[str, int]:
+    """What to ask for to give a container a CPU limit, in the terms in which it has one."""
+    host = item["HostConfig"]
+    if host.get("CpuQuota"):
+        period = host.get("CpuPeriod") or PERIOD
+        return {"CpuPeriod": period, "CpuQuota": millicores * period // 1000}
+    return {"NanoCpus": millicores * SECOND // 1000}
 
 
 def component(item: Object) -> str:
@@ -162,9 +186,10 @@ def _target(kind: str, name: str, *, alone: bool) -> str:
 def _workload(name: str, target: str, items: list[Object], known: Known, line: str | None) -> Workload:
     # The newest says what the next will be like.
     newest = max(items, key=lambda item: str(item["Created"]))
-    kind, config, host = component(newest), newest["Config"], newest["HostConfig"]
+    kind, config = component(newest), newest["Config"]
     base = known.baselines.get(key(newest)) or baseline(newest)
     sizes = {} if base.memory is None else {"memory": f"{base.memory}"}
+    sizes |= {} if base.cpu is None else {"cpu": f"{base.cpu}m"}
     words = [str(word) for word in [*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])]]
     # One text is a shell's command.
     words = [part for word in words for part in word.split()]
@@ -187,10 +212,10 @@ def _workload(name: str, target: str, items: list[Object], known: Known, line: s
         environment=dict(base.environment),
         names=frozenset(told),
         probe=_probe(config.get("Healthcheck") or {}),
-        stated=stated,
+        stated=replace(stated, cpu=Cpu(base.cpu, base.cpu)),
         queues=environment.queues_of(words, told.get(inventory.DEFAULT_QUEUE, "default")),
         replicas=len(items),
-        cpu_limit=_cores(host),
+        cpu_limit=None if base.cpu is None else base.cpu / 1000,
         grace=int(10 if config.get("StopTimeout") is None else config["StopTimeout"]),
     )
 
@@ -199,6 +224,7 @@ def _pod(item: Object, known: Known) -> Pod:
     state, container = _state(item), str(item["Id"])
     limit = item["HostConfig"].get("Memory") or None
     memory, runs = Memory(limit, limit), bool(state.get("Running")) and not state.get("Restarting")
+    cores = Cpu(cpu(item), cpu(item))
     deaths, given = known.deaths.get(container, ()), known.given.get(container)
     return Pod(
         name=str(item["Name"]).lstrip("/"),
@@ -206,6 +232,8 @@ def _pod(item: Object, known: Known) -> Pod:
         created=moment(item["Created"]),
         memory=memory,
         running=memory if runs else None,
+        cpu=cores,
+        running_cpu=cores if runs else None,
         container_id=incarnation(item),
         started=moment(state["StartedAt"]) if runs else None,
         deaths=int(item.get("RestartCount") or 0),
@@ -253,13 +281,6 @@ def _probe(check: Object) -> probe.Probe | None:
     seconds = int(check.get("Timeout") or 30 * SECOND) // SECOND
     told = {"exec": {"command": words[1:]}, "timeoutSeconds": seconds, "failureThreshold": check.get("Retries") or 3}
     return probe.read({"livenessProbe": told})
-
-
-def _cores(host: Object) -> float | None:
-    if nanos := host.get("NanoCpus"):
-        return float(nanos) / SECOND
-    quota, period = host.get("CpuQuota") or 0, host.get("CpuPeriod") or 100_000
-    return quota / period if quota > 0 else None
 
 
 def _environment(item: Object) -> dict[str, str]:

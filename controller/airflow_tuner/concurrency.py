@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from airflow_tuner import api, demand, lag, runaway, stranded
+from airflow_tuner import api, demand, lag, replicas, runaway, stranded
 from airflow_tuner.footprint import Footprint, footprint
 from airflow_tuner.lag import Flow
 from airflow_tuner.model import Kill, Observation, Pod, Values, Workload
@@ -17,7 +17,7 @@ from airflow_tuner.quantity import readable
 from airflow_tuner.sentence import counted, short
 from airflow_tuner.steps import Bounds, Past, Step
 from airflow_tuner.telemetry import Tasks
-from airflow_tuner.workgroup import Group, carrying, in_force, limit_of, live, parallelism, raised, room, waits
+from airflow_tuner.workgroup import Group, carrying, in_force, live, parallelism, raised, room, waits
 
 FEWER = 0.75
 """Share of the slots that a step down keeps: after a kill at the largest limit, or when slots stood idle."""
@@ -118,8 +118,10 @@ def _untouchable(workload: Workload, pods: Sequence[Pod], slots: int | None) -> 
     return "" if pods else "No worker runs."
 
 
-def fewer(workload: Workload, before: Values, limits: api.Concurrency, own: Sequence[Kill], slots: int) -> Step | None:
-    """After a kill at the policy's largest limit: fewer slots, down to the policy's minimum."""
+def fewer(
+    workload: Workload, before: Values, limits: api.Concurrency, own: Sequence[Kill], slots: int, bounds: Bounds
+) -> Step | None:
+    """After a kill at the largest limit there is: fewer slots, down to the policy's minimum."""
     after = max(limits.min, min(limits.max, slots - 1, math.floor(FEWER * slots)))
     if after >= slots or workload.referenced & {*SET}:
         return None
@@ -128,8 +130,16 @@ def fewer(workload: Workload, before: Values, limits: api.Concurrency, own: Sequ
         replace(before, concurrency=after),
         "MemoryBound",
         f"Slots {slots} -> {after} for each worker of {short(workload.label)}: {killed} for memory at a limit of "
-        f"{limit_of(before.memory)}, the policy's maximum. Fewer tasks at once leave more memory to each.",
+        f"{readable(max(kill.limit or 0 for kill in own))}, {_largest(own, bounds)}. Fewer tasks at once leave more "
+        "memory to each.",
     )
+
+
+def _largest(own: Sequence[Kill], bounds: Bounds) -> str:
+    """Why it is no more."""
+    if max(kill.limit or 0 for kill in own) < bounds.max:
+        return f"and the node {short(own[0].pod.node)} has no more"
+    return f"and no more is to be had: {bounds.holder}" if bounds.holder else "the policy's maximum"
 
 
 def _present(spec: api.Spec, workload: Workload, pods: Sequence[Pod], before: Values) -> int | None:
@@ -183,7 +193,7 @@ def _late(group: Group, facts: Assessment, found: Flow, tasks: Tasks) -> Assessm
         return replace(facts, cause=cause, told=told)
     told = f"All {found.slots} slots are taken ({found.running} tasks run), and nothing else holds tasks back."
     hold = waits(group)
-    step = None if hold else _more(group, found, carried, reached, most)
+    step = None if hold else _more(group, found, tasks, carried, reached, most)
     return replace(facts, cause="SlotsExhausted", told=told, hold=hold, step=step)
 
 
@@ -205,7 +215,7 @@ def _other_cause(group: Group, found: Flow, tasks: Tasks) -> tuple[str, str] | N
     return other
 
 
-def _more(group: Group, found: Flow, carried: Footprint, reached: int, room: int) -> Step | None:
+def _more(group: Group, found: Flow, tasks: Tasks, carried: Footprint, reached: int, room: int) -> Step | None:
     slots, before = group.slots, group.before
     percent = group.spec.changes.max_step.concurrency_percent
     most = max(slots + 1, math.floor(slots * (1 + percent / 100)), group.limits.min)
@@ -219,7 +229,11 @@ def _more(group: Group, found: Flow, carried: Footprint, reached: int, room: int
         bound = f" The largest step is {percent} %."
     elif after < found.demand:
         most_of_all = f" concurrency.max is {after}." if after == group.limits.max else " core.parallelism binds."
-        bound = f" Memory ends at {room} slots." if after == room else most_of_all
+        ends = f" Memory ends at {room} slots{f': {group.bounds.holder}' if group.bounds.holder else ''}."
+        bound = ends if after == room else most_of_all
+        if not (after == room and group.bounds.shared):
+            workers = replicas.advised(found, after, group.workload, group.seen, tasks)
+            bound = f"{bound} For all that is asked for, {workers}."
     why = (
         f"Slots {slots} -> {after}{raised(group, memory)} {group.of}: {found.told} Demand: {found.running} running "
         f"and {found.waiting} waiting tasks {found.lasting} ask for {found.demand} slots in each worker.{bound} "
@@ -234,25 +248,26 @@ def _no_more(group: Group, found: Flow, tasks: Tasks, carried: Footprint, *, sho
     stay = f"Slots stay at {slots} for each worker, of {found.demand} that are asked for"
     if found.demand <= slots:
         return "SlotsSuffice", f"{slots} slots for each worker will do: the queue is being worked off."
-    most = room(group, carried)
+    most, workers = room(group, carried), replicas.advised(found, slots, group.workload, group.seen, tasks)
+    remedy = group.bounds.remedy if group.bounds.shared else f"{group.bounds.remedy}, or {workers}"
     if short_of_memory and most < carried.most(group.bounds.max, slots):
         return (
             "MemoryBound",
-            f"{stay}, because with more than {most} it was killed for memory at a limit of memory.max = "
-            f"{readable(group.bounds.max)}. Raise memory.max, or add workers.",
+            f"{stay}, because with more than {most} it was killed for memory at a limit of {group.bounds.named}. "
+            f"{remedy}.",
         )
     if short_of_memory:
         return (
             "MemoryBound",
-            f"{stay}, because memory ends there: {carried} must fit memory.max = {readable(group.bounds.max)}, which "
-            f"carries {most}. Raise memory.max, or add workers.",
+            f"{stay}, because memory ends there: {carried} must fit {group.bounds.named}, which carries {most}. "
+            f"{remedy}.",
         )
     if group.limits.max <= slots:
-        return "SlotsAtMaximum", f"{stay}: concurrency.max is {group.limits.max}. Raise it, or add workers."
+        return "SlotsAtMaximum", f"{stay}: concurrency.max is {group.limits.max}. Raise it, or {workers}."
     return (
         "ParallelismCapped",
         f"{stay}: core.parallelism lets each scheduler run only {tasks.parallelism} tasks at once. Raise "
-        "config.core.parallelism of the chart.",
+        f"config.core.parallelism of the chart, to {replicas.parallelism(found, group.seen)} at least.",
     )
 
 

@@ -10,12 +10,40 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from airflow_tuner import api, concurrency, environment, kills, local, parsing, quantity, sizing, steps, workgroup
+from airflow_tuner import (
+    allowance,
+    api,
+    budget,
+    concurrency,
+    cores,
+    environment,
+    kills,
+    local,
+    parsing,
+    quantity,
+    sizing,
+    steps,
+    workgroup,
+)
 from airflow_tuner.footprint import Footprint, footprint
-from airflow_tuner.model import Change, Decision, Kill, Memory, Observation, TargetDecision, Values, Workload
-from airflow_tuner.past import PAUSED, adopted, completed, from_tuned, largest, remembered, whole
+from airflow_tuner.model import Change, Cpu, Decision, Kill, Memory, Observation, TargetDecision, Values, Workload
+from airflow_tuner.past import (
+    PAUSED,
+    adopted,
+    completed,
+    cpu_from_tuned,
+    from_tuned,
+    largest,
+    of_cpu,
+    remembered,
+    whole,
+)
+from airflow_tuner.quantity import readable
 from airflow_tuner.sentence import short
 from airflow_tuner.steps import Bounds, Past, Step
+
+TASK_PODS = "task-pods"
+"""Target of what is said of pods of the KubernetesExecutor's tasks."""
 
 
 def bounds_of(spec: api.Spec, component: str, target: str, name: str = "") -> Bounds | None:
@@ -26,6 +54,8 @@ def bounds_of(spec: api.Spec, component: str, target: str, name: str = "") -> Bo
     if component == "worker":
         entry = spec.worker(target, name)
         return None if entry is None else _bounds(f"workers/{entry.name}", entry.memory)
+    if component == TASK_PODS:
+        return None if spec.tasks is None else _bounds("tasks", spec.tasks.memory)
     entry_ = spec.component(component)
     where = {"dag-processor": "dagProcessor", "api-server": "apiServer", "webserver": "apiServer"}.get(
         component, component
@@ -36,11 +66,16 @@ def bounds_of(spec: api.Spec, component: str, target: str, name: str = "") -> Bo
 def decide(spec: api.Spec, seen: Observation, prior: api.Status, *, identity: str, paused: bool = False) -> Decision:
     """The whole desired state. `identity` (of the policy) makes decision names unique; `paused` holds every value."""
     targets = []
+    left = None if seen.budget is None or spec.mode is not api.Mode.ENFORCE else seen.budget.left
     for workload in seen.workloads:
         bounds = bounds_of(spec, workload.component, workload.target, workload.name)
         if bounds is not None:
             item = item_of(spec, bounds, workload, seen, prior)
-            targets.append(_target(item, identity, paused=paused))
+            targets.append(_target(item, identity, paused=paused, held=left == 0))
+            change = targets[-1].change
+            if left and change is not None and change.reason not in budget.EXEMPT:
+                left -= 1
+            seen = allowance.taken(seen, targets[-1])
     held = paused and spec.mode is api.Mode.ENFORCE
     return Decision(tuple(targets), () if held else _released(spec, seen, prior, targets, identity))
 
@@ -51,6 +86,7 @@ class Item:
 
     spec: api.Spec
     bounds: Bounds
+    """The policy's, and within them what quotas, limit ranges and nodes leave."""
     workload: Workload
     """With its template in whole MiB."""
     past: Past
@@ -59,6 +95,19 @@ class Item:
     seen: Observation
     ruled_by: str = ""
     """The autoscaler that this target is left to, though the mode is Enforce."""
+    cpu: cores.Bounds | None = None
+    """Bounds of its CPU; `None`: that is not ours, and neither the workload nor the past tells it."""
+
+    @property
+    def ours(self) -> bool:
+        """Something of ours is in force: new pods get it, or running pods were found to have it."""
+        found = self.past.template is None and self.before != self.workload.values
+        return self.past.tuned is not None or found
+
+    @functools.cached_property
+    def rooms(self) -> Mapping[str, int]:
+        """The most that a pod's limit may be raised to on its node, by pod, where that is known."""
+        return allowance.rooms(self.workload, self.seen)
 
     @functools.cached_property
     def slots(self) -> concurrency.Assessment:
@@ -66,13 +115,22 @@ class Item:
         return concurrency.assess(self.spec, self.bounds, self.workload, self.past, self.before, self.seen)
 
     @functools.cached_property
-    def sizing(self) -> sizing.Sizing:
-        """What is to be said about its memory, from its history."""
+    def subject(self) -> sizing.Subject:
+        """The same with all that its size follows from."""
         law, slots = self.tasks
-        subject = sizing.Subject(
+        return sizing.Subject(
             self.spec, self.bounds, self.workload, self.past, self.before, self.seen, law, slots, self.runs_tasks
         )
-        return sizing.assess(subject)
+
+    @functools.cached_property
+    def sizing(self) -> sizing.Sizing:
+        """What is to be said about its memory, from its history."""
+        return sizing.assess(self.subject)
+
+    @functools.cached_property
+    def cores(self) -> cores.Assessment:
+        """What is to be said about its CPU."""
+        return cores.assess(self.subject, self.cpu)
 
     @property
     def runs_tasks(self) -> bool:
@@ -106,7 +164,8 @@ class Item:
 
 def item_of(spec: api.Spec, bounds: Bounds, workload: Workload, seen: Observation, prior: api.Status) -> Item:
     """A target with its past; without one, it starts from what we gave the pods, else from the template."""
-    past = remembered(prior, workload.target)
+    cpu = None if seen.cpu_ruler(workload) else cores.bounds_of(spec, workload)
+    past, workload = of_cpu(remembered(prior, workload.target), workload, named=cpu is not None)
     remembers = past.desired is not None
     if past.desired is None:
         past = adopted(past, workload, seen.line)
@@ -126,8 +185,14 @@ def item_of(spec: api.Spec, bounds: Bounds, workload: Workload, seen: Observatio
         least = workload.template
         request = largest(before.memory.request, least.request)
         limit = largest(before.memory.limit, least.limit)
-        before = replace(before, memory=Memory(request, limit))
-    return Item(spec, bounds, workload, past, before, seen, ruler)
+        stated, cores_ = workload.stated.cpu, before.cpu
+        before = replace(
+            before,
+            memory=Memory(request, limit),
+            cpu=Cpu(largest(cores_.request, stated.request), largest(cores_.limit, stated.limit)),
+        )
+    bounds = allowance.narrowed(bounds, workload, before.memory, seen, equal=sizing.equal(spec, workload))
+    return Item(spec, bounds, workload, past, before, seen, ruler, cpu)
 
 
 def _bounds(where: str, memory: api.Memory) -> Bounds | None:
@@ -137,7 +202,8 @@ def _bounds(where: str, memory: api.Memory) -> Bounds | None:
     return Bounds(where, low, high) if low <= high else None
 
 
-def _target(item: Item, identity: str, *, paused: bool) -> TargetDecision:
+def _target(item: Item, identity: str, *, paused: bool, held: bool = False) -> TargetDecision:
+    """`held`: no ordinary change is left to be made."""
     spec, workload, past, before = item.spec, item.workload, item.past, item.before
     template, now = workload.values, item.seen.at
     enforced = spec.mode is api.Mode.ENFORCE
@@ -151,22 +217,35 @@ def _target(item: Item, identity: str, *, paused: bool) -> TargetDecision:
         return TargetDecision(workload, item.bounds.where, desired, PAUSED + why, past.answered, None, tuned)
     fresh = kills.unanswered(workload, {entry.uid: entry for entry in past.answered}, past.raised, now)
     step, waits = next_step(item, fresh)
+    if held and step is not None and _ordinary_change(item, step.reason):
+        step, waits = None, waits or bool(fresh)
+    step = _with_cpu_inside(item, step)
     answered = past.answered if waits else kills.merged(past.answered, kills.evidence(workload), workload)
     desired, why = (before, why) if step is None else (step.values, step.why)
     wanted = enforced and desired != template
     in_force = _given(past.tuned, workload, item.seen.line) if enforced else before
     change = None
-    if not item.ruled_by and (desired != in_force or (enforced and past.tuned is not None and not wanted)):
+    # What was recommended so far waits as well, but not what pods were found to have.
+    waiting = held and step is None and not item.ours
+    moves = desired != in_force or (enforced and past.tuned is not None and not wanted)
+    if moves and not item.ruled_by and not waiting:
         reason = step.reason if step else "Recommended"
         if in_force.concurrency is None and desired.concurrency is not None:
             # Not stated in the template: then as the workers say.
             in_force = replace(in_force, concurrency=item.slots.slots)
         name = _name(identity, workload.target, reason, in_force, desired, now)
         change = Change(workload.target, name, reason, in_force, desired, why)
-    tuned = _tuned(item, desired, change) if wanted else None
+    tuned = _tuned(item, desired, change) if wanted and not waiting else None
     moved = change is not None and change.before.concurrency != change.after.concurrency
     decided = moved or past.slots_changed is not None
-    return TargetDecision(workload, item.bounds.where, desired, why, answered, change, tuned, decided)
+    limit = desired.memory.limit or 0
+    rooms = {name: most for name, most in item.rooms.items() if most < limit}
+    return TargetDecision(workload, item.bounds.where, desired, why, answered, change, tuned, decided, rooms)
+
+
+def _ordinary_change(item: Item, reason: str) -> bool:
+    """Whether a change for this reason may be held: not where new bounds ask for it, as admission refuses it else."""
+    return reason not in budget.EXEMPT and not (reason == "BelowMinimum" and item.ours)
 
 
 def next_step(item: Item, fresh: Sequence[Kill]) -> tuple[Step | None, bool]:
@@ -184,22 +263,45 @@ def next_step(item: Item, fresh: Sequence[Kill]) -> tuple[Step | None, bool]:
         return step, False
     if past.refused is not None and past.refused <= now < past.refused + steps.REFUSED:
         return None, bool(fresh)
+    if bounds.closed:
+        return steps.no_room(bounds, workload, before), bool(fresh)
     own, nodes = [kill for kill in fresh if not kill.of_node], [kill for kill in fresh if kill.of_node]
-    step = steps.urgent(bounds, workload, past, before, own, now) or (_fewer(item, own) if own else None)
+    step = _fewer(item, own) if own and all(_stuck(item, kill) for kill in own) else None
+    step = step or steps.urgent(bounds, workload, past, before, own, now) or (_fewer(item, own) if own else None)
     if step is not None:
-        return step, False
+        return _as_foreseen(item, step), False
     step, waits = steps.usual(spec, bounds, workload, past, before, nodes, now)
     return step or _whole_entry(item, _ordinary(item, killed=bool(fresh))), waits
 
 
+def _as_foreseen(item: Item, step: Step) -> Step:
+    """An answer to a kill gives no less than the history asks for: that would wait for the cooldown after it."""
+    asked, memory = item.sizing.target, step.values.memory
+    if step.reason != "OutOfMemory" or asked is None or (asked.limit or 0) <= (memory.limit or 0):
+        return step
+    after = item.bounds.hold(Memory(memory.request, asked.limit))
+    why = f"{step.why} The history asks for {readable(asked.limit or 0)}, which is more: that counts."
+    return replace(step, values=replace(step.values, memory=after), why=why)
+
+
 def _ordinary(item: Item, *, killed: bool) -> Step | None:
-    """What nobody died of: more memory before slots, which take some, and less memory last of all."""
-    memory = item.sizing.step
-    raised = memory is not None and memory.reason == "MemoryForecast"
-    if memory is not None and raised:
-        slots = item.slots.step
+    """What nobody died of: more memory, more CPU, then slots, which take some of both; less of these last of all."""
+    memory, cpu, slots = item.sizing.step, item.cores.step, item.slots.step
+    if memory is not None and memory.reason == "MemoryForecast":
         return memory if slots is None or slots.reason != "SlotsForecast" else _together(memory, slots)
-    return item.slots.step or item.parsing.step or (None if killed else memory)
+    if cpu is not None and cpu.reason != "CpuReleased":
+        return cpu
+    return slots or item.parsing.step or (None if killed else memory or cpu)
+
+
+def _with_cpu_inside(item: Item, step: Step | None) -> Step | None:
+    """The step, with CPU brought back inside bounds that were changed: admission takes an entry as a whole."""
+    moved = cores.corrected(item.subject, item.cpu)
+    if moved is None or step is None:
+        return moved or step
+    if step.values.cpu != item.before.cpu or step.values == item.workload.values:
+        return step
+    return Step(replace(step.values, cpu=moved.values.cpu), step.reason, f"{step.why} {moved.why}")
 
 
 def _together(memory: Step, slots: Step) -> Step:
@@ -210,7 +312,7 @@ def _together(memory: Step, slots: Step) -> Step:
 
 
 def _whole_entry(item: Item, step: Step | None) -> Step | None:
-    """A step of slots or parsing with memory inside the bounds: admission takes an entry as a whole, or not at all."""
+    """Another step with memory inside the bounds: admission takes an entry as a whole, or not at all."""
     if step is None or step.values == item.workload.values:
         return step
     return replace(step, values=replace(step.values, memory=item.bounds.hold(step.values.memory)))
@@ -225,23 +327,32 @@ def _fewer(item: Item, own: Sequence[Kill]) -> Step | None:
     full = [
         kill
         for kill in own
-        if (kill.limit or 0) >= item.bounds.max and (workgroup.in_force(kill.pod, item.workload) or slots) <= slots
+        if ((kill.limit or 0) >= item.bounds.max or _stuck(item, kill))
+        and (workgroup.in_force(kill.pod, item.workload) or slots) <= slots
     ]
-    step = concurrency.fewer(item.workload, item.before, entry.concurrency, full, slots) if full else None
+    step = concurrency.fewer(item.workload, item.before, entry.concurrency, full, slots, item.bounds) if full else None
     return _whole_entry(item, step)
+
+
+def _stuck(item: Item, kill: Kill) -> bool:
+    """Its pod cannot have more where it runs, though others may."""
+    return (kill.limit or 0) >= item.rooms.get(kill.pod.name, item.bounds.max + 1)
 
 
 def _given(tuned: api.Tuned | None, workload: Workload, line: str | None) -> Values:
     """What new pods get now."""
     if tuned is None:
         return workload.values
-    given = replace(workload.values, memory=from_tuned(tuned) or workload.template)
+    cpu = cpu_from_tuned(tuned) or workload.stated.cpu
+    given = replace(workload.values, memory=from_tuned(tuned) or workload.template, cpu=cpu)
     return environment.applied(given, tuple(tuned.env), workload.component, line)
 
 
 def _tuned(item: Item, desired: Values, change: Change | None) -> api.Tuned:
     workload, old = item.workload, item.past.tuned
     env = environment.variables(workload.component, desired, workload.values, item.seen.line)
+    # Where the template says as much, it is left alone.
+    cpu = desired.cpu if desired.cpu != workload.stated.cpu else Cpu()
     new = api.Tuned(
         target=workload.target,
         component=workload.component,
@@ -252,12 +363,16 @@ def _tuned(item: Item, desired: Values, change: Change | None) -> api.Tuned:
         workload=workload.label,
         pod_labels=dict(workload.pod_labels),
         baseline=baseline(workload),
-        requests=api.Sizes(memory=quantity.mebibytes(desired.memory.request or 0)),
-        limits=api.Sizes(memory=quantity.mebibytes(desired.memory.limit or 0)),
+        requests=_sizes(desired.memory.request, cpu.request),
+        limits=_sizes(desired.memory.limit, cpu.limit),
         env=list(env),
     )
     # It counts from when admission could first have used it as it is, baseline and bounds included.
     return old if old is not None and new.model_copy(update={"since": old.since}) == old else new
+
+
+def _sizes(memory: int | None, cpu: int | None) -> api.Sizes:
+    return api.Sizes(memory=quantity.mebibytes(memory or 0), cpu=None if cpu is None else quantity.cpu(cpu))
 
 
 def baseline(workload: Workload) -> api.Baseline:
@@ -289,9 +404,14 @@ def _released(
         if spec.mode is api.Mode.ENFORCE and not ruler and (entry.target in decided or covered):
             continue
         before = environment.applied(
-            Values(from_tuned(entry) or Memory()), tuple(entry.env), entry.component, seen.line
+            Values(from_tuned(entry) or Memory(), cpu=cpu_from_tuned(entry) or Cpu()),
+            tuple(entry.env),
+            entry.component,
+            seen.line,
         )
         after = templates.get(entry.target, Values())
+        if entry.requests.cpu is None:
+            after = replace(after, cpu=Cpu())
         why = "the mode is Recommend" if spec.mode is api.Mode.RECOMMEND else "the policy no longer names it"
         if spec.mode is api.Mode.ENFORCE and ruler:
             why = f"the {short(ruler)} changes its memory"

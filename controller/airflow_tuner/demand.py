@@ -71,7 +71,8 @@ def step(group: Group, carried: Footprint, found: Flow, tasks: Tasks) -> tuple[S
     )
     if wanted > slots:
         reached = min(wanted, limits.max, room(group, carried), parallelism(group, found, tasks))
-        if reached <= slots or waits(group) or _ill(group, tasks):
+        # Fewer than the policy's minimum would be refused at admission.
+        if reached <= slots or reached < limits.min or waits(group) or _ill(group, tasks):
             return None, ""
         limit = carrying(group, carried, reached)
         # What is reserved follows the memory of these hours, which knows what their tasks take.

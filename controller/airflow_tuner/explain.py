@@ -4,14 +4,16 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from airflow_tuner import api, decide, helm, parsing, status
+from airflow_tuner import api, decide, helm, parsing, planned, status, task_page, task_sizes
 from airflow_tuner.concurrency import Assessment as SlotsAssessment
-from airflow_tuner.model import Decision, Finding, Memory, Observation, TargetDecision, Values
+from airflow_tuner.cores import Assessment as CoresAssessment
+from airflow_tuner.history import History
+from airflow_tuner.model import Cpu, Decision, Finding, Memory, Observation, TargetDecision, Values
 from airflow_tuner.parsing import Assessment as ParsingAssessment
-from airflow_tuner.quantity import readable
+from airflow_tuner.quantity import readable, readable_cpu
 from airflow_tuner.restarts import Waiting
 from airflow_tuner.sentence import counted, short
-from airflow_tuner.steps import Step
+from airflow_tuner.steps import Step, cpu_text
 
 WIDTH = 110
 
@@ -42,6 +44,10 @@ def plan(
     if waiting:
         parts.append("For the next creation of the pod wait:")
         parts += [_waits(item) for item in waiting]
+    if spec.tasks is not None:
+        told, _ = task_page.page(spec, seen)
+        parts.append("Tasks with pods of their own (`explain task-pods` has what to paste):")
+        parts += [wrapped(text, "  ") for text in told]
     return "\n\n".join(parts)
 
 
@@ -72,6 +78,9 @@ def document(new: api.Status, decision: Decision, waiting: tuple[Waiting, ...]) 
             for item in waiting
         ],
         "helmValues": helm.values(decision, new.airflow_version or None),
+        "tasks": told.get("tasks", []),
+        "tasksSummary": new.tasks_summary,
+        "podTemplate": told.get("podTemplate"),
     }
 
 
@@ -84,6 +93,9 @@ def page(
     waiting: tuple[Waiting, ...],
 ) -> str:
     """How the numbers of one target come to be; `KeyError` where the policy has no such target."""
+    if target == task_sizes.TARGET:
+        told, pasted = task_page.page(spec, seen)
+        return "\n\n".join([*map(wrapped, told), *([pasted] if pasted else [])])
     found = next((item for item in decision.targets if item.workload.target == target), None)
     if found is None:
         raise KeyError(target)
@@ -99,6 +111,8 @@ def page(
         wrapped(found.why),
         section("Memory", _memory(found, item, f"{readable(bounds.min)} to {readable(bounds.max)}")),
     ]
+    if spec.cpu(workload.component, workload.target, workload.name) is not None:
+        sections.append(section("CPU", _cpu(found, item.cores)))
     if workload.component == "worker":
         sections.append(section("Slots", _slots(spec, found, item.slots)))
     if workload.component == "dag-processor":
@@ -109,13 +123,21 @@ def page(
 
 
 def _memory(found: TargetDecision, item: decide.Item, bounds: str) -> Iterator[tuple[str, str]]:
-    workload, slots, sizing = found.workload, item.slots, item.sizing
+    workload, slots = found.workload, item.slots
     yield "template", _sizes(workload.template)
     running = [pod.running for pod in workload.living if pod.running is not None]
     for memory in dict.fromkeys(running):
         yield "in force", f"{_sizes(memory)} in {counted(running.count(memory), 'pod', 'pods')}"
     yield "decided", _sizes(found.desired.memory)
     yield "bounds", f"{bounds} ({found.bounds})"
+    if item.bounds.holder:
+        yield "room", f"{readable(item.bounds.max)} at most: {item.bounds.holder}"
+    short_of = [pod for pod in workload.living if pod.name in found.rooms]
+    for pod in short_of:
+        yield (
+            "room",
+            f"{readable(found.rooms[pod.name])} for {short(pod.name)}, as the node {short(pod.node)} has no more",
+        )
     peaks = [pod.usage.peak.value for pod in workload.living if pod.usage.peak is not None]
     if peaks:
         yield "peak", f"{readable(int(max(peaks)))} since the container started, page cache included"
@@ -126,6 +148,12 @@ def _memory(found: TargetDecision, item: decide.Item, bounds: str) -> Iterator[t
     if slots.footprint is not None:
         how = "measured here" if slots.footprint.measured else "as measured on an empty Airflow of this line"
         yield "model", f"{slots.footprint}, the slot {how}"
+    yield from _ahead(item)
+
+
+def _ahead(item: decide.Item) -> Iterator[tuple[str, str]]:
+    """What the coming hours are foreseen to take, and what is made of it."""
+    workload, sizing = item.workload, item.sizing
     if (foreseen := sizing.foreseen) is not None and sizing.target is not None:
         days = item.spec.objectives.days_per_out_of_memory
         yield (
@@ -134,8 +162,43 @@ def _memory(found: TargetDecision, item: decide.Item, bounds: str) -> Iterator[t
             f"{foreseen.safe:.0f} MiB, in the next day; from {foreseen.days:.1f} days, {foreseen.rule}",
         )
         yield "asked for", _sizes(sizing.target)
+    if workload.component == "worker" or item.seen.executors.local:
+        for due in planned.told(item.seen.histories.get(workload.target, History()), item.seen.due):
+            yield "due", due
     if sizing.hold:
         yield "held", sizing.hold
+
+
+def room_of(seen: Observation) -> str:
+    """What was looked at that bounds memory beside the policy."""
+    room = seen.room
+    told = counted(len(room.quotas), "quota of memory", "quotas of memory")
+    ranges = counted(len(room.ranges), "limit range", "limit ranges")
+    nodes = counted(len(room.nodes), "node", "nodes") if room.largest is not None else "no nodes, which were not shown"
+    return f"{told}, {ranges}, {nodes}"
+
+
+def _cpu(found: TargetDecision, cores: CoresAssessment) -> Iterator[tuple[str, str]]:
+    workload, bounds = found.workload, cores.bounds
+    if bounds is not None:
+        yield "template", _cores(workload.stated.cpu)
+        running = [pod.running_cpu for pod in workload.living if pod.running_cpu is not None]
+        for cpu in dict.fromkeys(running):
+            yield "in force", f"{_cores(cpu)} in {counted(running.count(cpu), 'pod', 'pods')}"
+        yield "decided", _cores(found.desired.cpu)
+        yield "bounds", f"{readable_cpu(bounds.min)} to {readable_cpu(bounds.max)}"
+        known = counted(cores.hours, "hour is", "hours are")
+        busy = "too few" if cores.used is None else f"all but the busiest took at most {readable_cpu(cores.used)}"
+        yield "used", f"{known} known of the last week: {busy}"
+        shares = [pod.usage.throttled.value for pod in workload.living if pod.usage.throttled is not None]
+        if shares:
+            yield "held back", f"by its limit in {max(shares):.0%} of its scheduling periods, at most"
+        if cores.target is not None:
+            yield "asked for", _cores(cores.target)
+    if cores.hold:
+        yield "held", cores.hold
+    if cores.step is not None:
+        yield "step", "as said above" if cores.step.why == found.why else cores.step.why
 
 
 def _slots(spec: api.Spec, target: TargetDecision, found: SlotsAssessment) -> Iterator[tuple[str, str]]:
@@ -190,6 +253,8 @@ def _verdict(target: TargetDecision, cause: str, told: str, hold: str, step: Ste
 def shown(values: Values) -> str:
     """Values in a few words."""
     parts = [_sizes(values.memory)]
+    if values.cpu != Cpu():
+        parts.append(f"CPU {_cores(values.cpu)}")
     if values.concurrency is not None:
         parts.append(counted(values.concurrency, "slot", "slots"))
     if values.interval is not None:
@@ -203,6 +268,10 @@ def _sizes(memory: Memory) -> str:
     request = "none" if memory.request is None else readable(memory.request)
     limit = "none" if memory.limit is None else readable(memory.limit)
     return f"{request} / {limit}"
+
+
+def _cores(cpu: Cpu) -> str:
+    return f"{cpu_text(cpu.request)} / {cpu_text(cpu.limit)}"
 
 
 def section(title: str, rows: Iterable[tuple[str, str]]) -> str:

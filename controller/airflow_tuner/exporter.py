@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from airflow_tuner.budget import Budget
 from airflow_tuner.model import Change, Finding
 
 POLICY = ("namespace", "policy")
@@ -32,6 +33,14 @@ class Exporter(Collector):
             (*POLICY, "component", "reason"),
             registry=self.registry,
         )
+        self._ordinary = Gauge(
+            "airflow_tuner_ordinary_changes", "Ordinary changes of the last hour.", registry=self.registry
+        )
+        self._ordinary_most = Gauge(
+            "airflow_tuner_ordinary_changes_most",
+            "Ordinary changes within an hour, from which on all but answers to kills is held.",
+            registry=self.registry,
+        )
         self.registry.register(self)
 
     def serve(self, port: int) -> None:
@@ -51,6 +60,11 @@ class Exporter(Collector):
         """These changes were decided, and stand in the status."""
         for change in changes:
             self._changes.labels(namespace, policy, change.target, change.reason).inc()
+
+    def spent(self, budget: Budget) -> None:
+        """So many ordinary changes were made within the hour."""
+        self._ordinary.set(budget.made)
+        self._ordinary_most.set(budget.most)
 
     def forget(self, namespace: str, policy: str) -> None:
         """The policy is gone."""

@@ -5,8 +5,8 @@ from typing import Any
 
 import yaml
 
-from airflow_tuner import api
-from airflow_tuner.model import Decision, TargetDecision, Workload
+from airflow_tuner import api, quantity
+from airflow_tuner.model import Decision, Memory, Observation, TargetDecision, Workload
 from airflow_tuner.quantity import mebibytes
 
 Tree = dict[str, Any]
@@ -49,15 +49,28 @@ def key(workload: Workload) -> str:
     return "workers.celery" if _moved(workload.chart) else "workers"
 
 
-def _add(tree: Tree, notes: list[str], target: TargetDecision, line: str | None) -> None:
-    desired, workload = target.desired, target.workload
+def of_tasks(memory: Memory, seen: Observation) -> str:
+    """Memory that the pod template should give tasks that say nothing, as values, and where those belong."""
+    charts = [item.chart for item in seen.workloads if item.chart]
     resources = {
-        kind: {"memory": mebibytes(size)}
-        for kind, size in (("requests", desired.memory.request), ("limits", desired.memory.limit))
+        f"{kind}s": {"memory": mebibytes(size)}
+        for kind, size in (("request", memory.request), ("limit", memory.limit))
         if size is not None
     }
+    if charts and not _moved(charts[0]) and seen.executors.celery:
+        # There the template of tasks has the resources of the Celery workers.
+        return f"# In a pod template of your own (podTemplate), for the container base: resources {resources}."
+    inner: Tree = {"resources": resources}
+    tree = {"workers": {"kubernetes": inner} if not charts or _moved(charts[0]) else inner}
+    body: str = yaml.safe_dump(tree, sort_keys=False, default_flow_style=False)
+    return f"# The pod template, by the values of the official Airflow chart\n{body.rstrip()}"
+
+
+def _add(tree: Tree, notes: list[str], target: TargetDecision, line: str | None) -> None:
+    desired, workload = target.desired, target.workload
+    resources = _resources(target)
     if workload.component != "worker":
-        if desired.memory != workload.template and resources:
+        if resources:
             tree.setdefault(KEYS[workload.component], {})["resources"] = resources
         _add_parsing(tree, notes, target, line)
         return
@@ -67,7 +80,7 @@ def _add(tree: Tree, notes: list[str], target: TargetDecision, line: str | None)
         slots = f", worker_concurrency {desired.concurrency}" if desired.concurrency else ""
         notes.append(f"In your entry of workers.celery.sets for {name}: resources {resources}{slots}.")
         return
-    if desired.memory != workload.template and resources:
+    if resources:
         workers = tree.setdefault("workers", {})
         if _moved(workload.chart):
             workers = workers.setdefault("celery", {})
@@ -75,6 +88,22 @@ def _add(tree: Tree, notes: list[str], target: TargetDecision, line: str | None)
     if desired.concurrency is not None and desired.concurrency != workload.stated.concurrency:
         _config(tree, "celery")["worker_concurrency"] = desired.concurrency
         _overruled(notes, target, (api.EnvName.CONCURRENCY, api.EnvName.AUTOSCALE))
+
+
+def _resources(target: TargetDecision) -> Tree:
+    """What differs from the template; of workers that the chart keeps in a list, all."""
+    desired, workload = target.desired, target.workload
+    whole = workload.component == "worker" and workload.target != "worker/default"
+    found: Tree = {}
+    for kind, memory, cpu in (
+        ("requests", desired.memory.request, desired.cpu.request),
+        ("limits", desired.memory.limit, desired.cpu.limit),
+    ):
+        if memory is not None and (whole or desired.memory != workload.template):
+            found.setdefault(kind, {})["memory"] = mebibytes(memory)
+        if cpu is not None and desired.cpu != workload.stated.cpu:
+            found.setdefault(kind, {})["cpu"] = quantity.cpu(cpu)
+    return found
 
 
 def _add_parsing(tree: Tree, notes: list[str], target: TargetDecision, line: str | None) -> None:

@@ -1,4 +1,4 @@
-"""The most memory of each hour over weeks: what a forecast rests on. Pure."""
+"""The most memory, or CPU, of each hour over weeks: what is foreseen rests on it. Pure."""
 
 import base64
 import binascii
@@ -17,7 +17,7 @@ HOURS = 9 * WEEK
 """Hours that are kept: nine weeks hold two month-ends."""
 
 MOST = 2**32 - 1
-"""MiB; the largest peak that can be packed."""
+"""The largest peak that can be packed."""
 
 SECONDS = 3600
 
@@ -29,7 +29,7 @@ class History:
     first: int = 0
     """The first hour, counted from the epoch in UTC."""
     peaks: tuple[int | None, ...] = ()
-    """In MiB; `None`: not known."""
+    """In MiB, or thousandths of a core; `None`: not known."""
 
     @property
     def end(self) -> int:
@@ -47,7 +47,7 @@ class History:
         return len(known), len(known) >= KNOWN_OF_WEEK and known[0] < hour - WEEK + 12
 
     def at(self, hour: int) -> int | None:
-        """The peak of an hour, in MiB; `None`: not known."""
+        """The peak of an hour; `None`: not known."""
         return self.peaks[hour - self.first] if self.first <= hour < self.end else None
 
     def noted(self, hour: int, peak: int) -> "History":
@@ -89,6 +89,11 @@ def of_tasks(target: str) -> str:
     return f"{target} tasks"
 
 
+def of_cpu(target: str) -> str:
+    """The name under which the CPU of a target has its history."""
+    return f"{target} cpu"
+
+
 def hour_of(at: datetime) -> int:
     """The hour that a time is in, counted from the epoch in UTC."""
     return int(at.astimezone(UTC).timestamp()) // SECONDS
@@ -96,7 +101,7 @@ def hour_of(at: datetime) -> int:
 
 def packed(history: History) -> str:
     """As text: `first:` and the peaks in base64."""
-    # 0 stands for an hour that is not known; what holds no MiB is one.
+    # 0 stands for an hour that is not known; what is less than one is one.
     numbers = array("I", (0 if peak is None else min(max(1, peak), MOST) for peak in history.peaks))
     return f"{history.first}:{base64.b64encode(zlib.compress(numbers.tobytes(), 9)).decode()}"
 

@@ -10,17 +10,15 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow_tuner import api, crash, environment, executor, probe, quantity
+from airflow_tuner import crash, environment, executor, probe, quantity
 from airflow_tuner.executor import Executors
-from airflow_tuner.model import Death, Eviction, Memory, Pod, Refusal, TaskPod, Workload
+from airflow_tuner.model import Cpu, Death, Eviction, Memory, Pod, Refusal, TaskPod, Workload
+from airflow_tuner.room import DECISION
 from airflow_tuner.sentence import short
 
 Object = Mapping[str, Any]
 
 FIELD_MANAGER = "airflow-tuner"
-DECISION = f"{api.GROUP}/decision"
-"""Annotation of a pod that was born tuned."""
-
 COMPONENT_LABELS = ("component", "app.kubernetes.io/component")
 COMPONENTS = ("scheduler", "dag-processor", "triggerer", "api-server", "webserver", "worker")
 OUT_OF_MEMORY = crash.OUT_OF_MEMORY
@@ -177,7 +175,7 @@ def _workload(item: Object, target: str, pods: Iterable[Object], line: str | Non
         referenced=referenced & environment.NAMES,
         names=frozenset(str(entry["name"]) for entry in container.get("env") or []),
         probe=probe.read(container),
-        stated=stated,
+        stated=replace(stated, cpu=_cpu(requests, limits)),
         queues=environment.queues_of(words, told.get(DEFAULT_QUEUE, "default")),
         replicas=int(item["spec"].get("replicas", 1)),
         cpu_limit=_cores(limits.get("cpu", "")),
@@ -185,14 +183,21 @@ def _workload(item: Object, target: str, pods: Iterable[Object], line: str | Non
         chart=str((item["metadata"].get("labels") or {}).get("chart", "")),
         labels=dict(item["metadata"].get("labels") or {}),
         refusal=_refusal(item),
+        beside=_beside(template["spec"]["containers"], container),
+        surge=int(item["kind"] == "Deployment" and (item["spec"].get("strategy") or {}).get("type") != "Recreate"),
     )
 
 
 def _target(item: Object, *, alone: bool) -> str:
-    name, kind = str(item["metadata"]["name"]), component(item)
+    release = (item["metadata"].get("labels") or {}).get("release", "")
+    return target_of(str(item["metadata"]["name"]), component(item), release, alone=alone)
+
+
+def target_of(name: str, kind: str, release: str, *, alone: bool) -> str:
+    """What the workload of a component is called; `alone`: there is no other of that component."""
     if kind == "worker":
         # <release>-worker is the chart's default worker, <release>-worker-<set> one of its sets.
-        found = _WORKER.search(name.removeprefix((item["metadata"].get("labels") or {}).get("release", "")))
+        found = _WORKER.search(name.removeprefix(release))
         return f"worker/{(found[1] or 'default') if found else name}"
     return kind if alone else f"{kind}/{name}"
 
@@ -245,6 +250,18 @@ def _memory(requests: Mapping[str, str], limits: Mapping[str, str]) -> Memory:
     )
 
 
+def _beside(containers: Iterable[Object], main: Object) -> Memory:
+    """What the other containers of a template ask for together."""
+    others = [_memory(*_born(item.get("resources") or {})) for item in containers if item is not main]
+    return Memory(sum(item.request or 0 for item in others) or None, sum(item.limit or 0 for item in others) or None)
+
+
+def _cpu(requests: Mapping[str, str], limits: Mapping[str, str]) -> Cpu:
+    # Nothing requested is no request.
+    told = [quantity.millicores(sizes["cpu"]) or None if "cpu" in sizes else None for sizes in (requests, limits)]
+    return Cpu(*told)
+
+
 def _pod(pod: Object, container: str) -> Pod:
     metadata, status = pod["metadata"], pod.get("status") or {}
     spec: Object = next((item for item in pod["spec"]["containers"] if item["name"] == container), {})
@@ -270,23 +287,30 @@ def _pod(pod: Object, container: str) -> Pod:
             entry.get("manager") == FIELD_MANAGER and entry.get("subresource") == "resize"
             for entry in metadata.get("managedFields") or []
         ),
-        foreign=_foreign(metadata, container),
-        restarts_on_resize=_restarts(spec),
+        foreign=_foreign(metadata, container, "f:memory"),
+        restarts_on_resize=_restarts(spec, "memory"),
+        cpu=_cpu(*_born(spec.get("resources") or {})),
+        running_cpu=_cpu(*_born(in_force))
+        if in_force is not None and "running" in (state.get("state") or {})
+        else None,
+        foreign_cpu=_foreign(metadata, container, "f:cpu"),
+        restarts_for_cpu=_restarts(spec, "cpu"),
         environment={key: value for key, value in _environment(spec)[0].items() if key in environment.NAMES},
         ready=_ready(status),
         held=_held(metadata),
         resize_problem=_resize_problem(status),
         deferred=_deferred(status),
+        node=str(pod["spec"].get("nodeName", "")),
     )
 
 
-def _foreign(metadata: Object, container: str) -> bool:
-    """Somebody else's hand is on the container's memory: who writes a field last owns it."""
+def _foreign(metadata: Object, container: str, resource: str) -> bool:
+    """Somebody else's hand is on the container's resource: who writes a field last owns it."""
     for entry in metadata.get("managedFields") or []:
         if entry.get("subresource") == "resize" and entry.get("manager") != FIELD_MANAGER:
             containers = ((entry.get("fieldsV1") or {}).get("f:spec") or {}).get("f:containers") or {}
             owned = (containers.get(f'k:{{"name":"{container}"}}') or {}).get("f:resources") or {}
-            if any("f:memory" in (owned.get(kind) or {}) for kind in ("f:limits", "f:requests")):
+            if any(resource in (owned.get(kind) or {}) for kind in ("f:limits", "f:requests")):
                 return True
     return False
 
@@ -334,9 +358,9 @@ def _ended_from(metadata: Object) -> datetime | None:
     return moment(metadata["deletionTimestamp"]) - timedelta(seconds=metadata.get("deletionGracePeriodSeconds") or 0)
 
 
-def _restarts(container: Object) -> bool:
+def _restarts(container: Object, resource: str) -> bool:
     policies = container.get("resizePolicy") or []
-    return any(item["resourceName"] == "memory" and item["restartPolicy"] == "RestartContainer" for item in policies)
+    return any(item["resourceName"] == resource and item["restartPolicy"] == "RestartContainer" for item in policies)
 
 
 def _deferred(status: Object) -> datetime | None:

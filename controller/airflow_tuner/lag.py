@@ -70,13 +70,17 @@ class Flow:
         return not self.passing if self.wait is None else self.wait > self.objective
 
     @property
-    def demand(self) -> int:
-        """Slots of each worker that work the queue off within the objective, by Little's law.
+    def asked(self) -> int:
+        """Slots of all workers together that work the queue off within the objective, by Little's law.
 
         The running tasks go on; of the waiting ones those run at once that are not done in time by turns.
         """
-        total = min(math.ceil(DEMAND_MARGIN * self.at_once), self.running + self.waiting)
-        return math.ceil(total / self.workers)
+        return min(math.ceil(DEMAND_MARGIN * self.at_once), self.running + self.waiting)
+
+    @property
+    def demand(self) -> int:
+        """The same of each worker."""
+        return math.ceil(self.asked / self.workers)
 
     @property
     def at_once(self) -> float:

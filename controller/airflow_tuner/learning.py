@@ -1,12 +1,12 @@
-"""What a turn adds to the memory of past hours. Pure."""
+"""What a turn adds to what is known of past hours. Pure."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from airflow_tuner import api, lag, quantity, runaway, sizing
-from airflow_tuner.history import HOURS, History, hour_of, of_tasks
+from airflow_tuner import api, cores, lag, quantity, runaway, sizing
+from airflow_tuner.history import HOURS, History, hour_of, of_cpu, of_tasks
 from airflow_tuner.model import Observation, Pod, Workload
 from airflow_tuner.quantity import MEBIBYTE
 
@@ -14,8 +14,8 @@ CENSORED = 1.2
 """Times the limit that a container was killed under: at least so much is taken to have been wanted. As VPA does."""
 
 
-def learned(prior: api.Status, seen: Observation, objective: int) -> Observation:
-    """The observation, with what it shows of the present hour in its histories. `objective`: seconds a task may wait.
+def learned(spec: api.Spec, prior: api.Status, seen: Observation) -> Observation:
+    """The observation, with what it shows of the present hour in its histories.
 
     What is no usual demand is not learned: the share of a leak, and all that is seen while a runaway DAG or a slow
     database piles tasks up.
@@ -26,10 +26,12 @@ def learned(prior: api.Status, seen: Observation, objective: int) -> Observation
         if _another(prior, workload):
             histories.pop(workload.target, None)
             histories.pop(of_tasks(workload.target), None)
+            histories.pop(of_cpu(workload.target), None)
             continue
-        if not unusual and (asked := _asked(seen, workload, objective)) is not None:
-            tasks = of_tasks(workload.target)
-            histories[tasks] = histories.get(tasks, History()).noted(hour_of(seen.at), asked)
+        asked = _asked(seen, workload, spec.objectives.queue_lag_seconds)
+        for name, told in ((of_tasks(workload.target), asked), (of_cpu(workload.target), _taken(spec, seen, workload))):
+            if told is not None and not unusual:
+                histories[name] = histories.get(name, History()).noted(hour_of(seen.at), told)
         history = histories.get(workload.target, History())
         held = [size for pod in workload.living if (size := _held(pod, seen.at)) is not None]
         if held and not unusual:
@@ -115,6 +117,18 @@ def _held(pod: Pod, now: datetime) -> float | None:
     """The most that a pod held within the window, where that is of this hour, without what it has leaked."""
     sample = pod.usage.anonymous
     return None if sample is None or hour_of(sample.at) != hour_of(now) else sizing.unleaked(pod, now)
+
+
+def _taken(spec: api.Spec, seen: Observation, workload: Workload) -> int | None:
+    """The most that a pod took on average within the window, in thousandths of a core, where the policy names its CPU.
+
+    `None`: it is not known of this hour, without a container's start.
+    """
+    if cores.bounds_of(spec, workload) is None:
+        return None
+    told = [pod.usage.cpu for pod in workload.living if cores.settled(spec, pod, seen.at)]
+    known = [one.value for one in told if one and not one.momentary and hour_of(one.at) == hour_of(seen.at)]
+    return max(1, round(1000 * max(known))) if known else None
 
 
 def _killed(prior: api.Status, target: str) -> tuple[datetime, int] | None:

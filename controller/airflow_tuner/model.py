@@ -10,10 +10,14 @@ from enum import StrEnum
 
 from airflow_tuner import api
 from airflow_tuner.autoscaler import Autoscaler
+from airflow_tuner.budget import Budget
 from airflow_tuner.crash import Crash
+from airflow_tuner.due import DueRun
 from airflow_tuner.executor import UNKNOWN, Executors
 from airflow_tuner.history import History
 from airflow_tuner.probe import Probe
+from airflow_tuner.room import Room
+from airflow_tuner.task_runs import TaskName, TaskRuns
 from airflow_tuner.telemetry import Airflow
 
 SERVICE = "Service"
@@ -23,6 +27,14 @@ SERVICE = "Service"
 @dataclass(frozen=True, slots=True)
 class Memory:
     """A request and a limit in bytes; `None` where none is set."""
+
+    request: int | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """A request and a limit in thousandths of a core; `None` where none is set."""
 
     request: int | None = None
     limit: int | None = None
@@ -39,6 +51,8 @@ class Values:
     """Seconds between two parses of a DAG file."""
     processes: int | None = None
     """DAG files that are parsed at once."""
+    cpu: Cpu = field(default=Cpu(), kw_only=True)
+    """Not set, too, where the policy names no bounds of CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +176,14 @@ class Pod:
     """Somebody else has resized its container's memory in place since."""
     restarts_on_resize: bool = False
     """Its container's resizePolicy restarts it for a change of memory: it is never resized in place."""
+    cpu: Cpu = Cpu()
+    """What its spec asks for the container."""
+    running_cpu: Cpu | None = None
+    """What is in force for the container; `None` while it does not run."""
+    foreign_cpu: bool = False
+    """Somebody else has resized its container's CPU in place since."""
+    restarts_for_cpu: bool = False
+    """Its container's resizePolicy restarts it for a change of CPU: that is never resized in place."""
     resize_problem: str = ""
     """Why the kubelet has not done a resize, in its words."""
     deferred: datetime | None = None
@@ -175,6 +197,8 @@ class Pod:
     """The annotation that asks that it not be disrupted, with its value."""
     slots: Slots | None = None
     """What the Celery worker in it says of itself; `None` where that is not known."""
+    node: str = ""
+    """The node it is on; empty where it has none yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +238,7 @@ class Workload:
     probe: Probe | None = None
     """Its liveness probe, where that starts an Airflow of its own."""
     stated: Values = Values()
-    """Slots, interval and processes as the template states them."""
+    """CPU, slots, interval and processes as the template states them."""
     queues: tuple[str, ...] = ("default",)
     """Celery queues its workers serve, as its command and environment say."""
     replicas: int = 1
@@ -229,6 +253,10 @@ class Workload:
     """Its own labels."""
     refusal: Refusal | None = None
     """Why it has fewer pods than it should, where the API server refuses them."""
+    beside: Memory = Memory()
+    """What the other containers of its template ask for together."""
+    surge: int = 0
+    """Pods beyond `replicas` that a rollout makes at least."""
 
     @property
     def label(self) -> str:
@@ -327,7 +355,8 @@ class Observation:
     autoscalers: tuple[Autoscaler, ...] = ()
     """What else changes workloads of the namespace."""
     histories: Mapping[str, History] = field(default_factory=dict)
-    """The memory of past hours, by target, and by `<target> tasks` the most tasks at once of a group of workers."""
+    """The memory of past hours, by target; by `<target> tasks` the most tasks at once of a group of workers; by
+    `<target> cpu` the CPU of those whose CPU the policy names, in thousandths of a core."""
     reading: bool = False
     """The metrics source is still asked for the past: the histories are not all that is known."""
     usual: bool = True
@@ -340,6 +369,20 @@ class Observation:
     """Pods of the KubernetesExecutor's tasks that are there."""
     admission: bool = True
     """New pods are shaped at their creation; else, as with containers of a Docker engine, what runs is changed."""
+    room: Room = Room()
+    """What the namespace and the nodes have room for."""
+    budget: Budget | None = None
+    """Changes that the operator may still make; `None`: they are not counted."""
+    due: tuple[DueRun, ...] = ()
+    """Runs that are due within a day, of DAGs that the last days do not show."""
+    calendar: str | None = None
+    """What is wrong with Airflow's REST API; empty: it answers; `None`: the policy names none, or it is not asked."""
+    task_runs: tuple[TaskRuns, ...] = ()
+    """What is known of pods of two weeks, by task."""
+    task_groups: int | None = None
+    """Of how many tasks pods are known."""
+    task_names: Mapping[str, TaskName] = field(default_factory=dict)
+    """Tasks whose pods were seen, by what the names of those begin with."""
 
     def autoscalers_of(self, workload: Workload) -> tuple[Autoscaler, ...]:
         """What else changes this workload."""
@@ -348,6 +391,11 @@ class Observation:
     def memory_ruler(self, workload: Workload) -> str:
         """The autoscaler that changes the memory of this workload's running pods; empty where none does."""
         found = (item for item in self.autoscalers_of(workload) if item.rules_memory(workload.container))
+        return next((f"{item.kind} {item.name}" for item in found), "")
+
+    def cpu_ruler(self, workload: Workload) -> str:
+        """The autoscaler that changes this workload's CPU, or goes by it as a share; empty where none does."""
+        found = (item for item in self.autoscalers_of(workload) if item.rules_cpu(workload.container))
         return next((f"{item.kind} {item.name}" for item in found), "")
 
 
@@ -420,6 +468,8 @@ class TargetDecision:
     """What new pods get; `None`: what the template says."""
     slots_decided: bool = False
     """The number of slots is ours, not only the template's: workers that run are held to it."""
+    rooms: Mapping[str, int] = field(default_factory=dict)
+    """By pod: the most that its limit may be raised to, in bytes, where its node has no more."""
 
 
 @dataclass(frozen=True, slots=True)

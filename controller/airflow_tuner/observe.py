@@ -17,6 +17,7 @@ from airflow_tuner.prometheus import Prometheus, moment
 from airflow_tuner.quantity import MEBIBYTE
 from airflow_tuner.sentence import counted
 from airflow_tuner.signals import Scope, Series, Signal
+from airflow_tuner.task_history import past_of_tasks
 
 Values = Mapping[str, tuple[Series, ...]]
 
@@ -24,10 +25,13 @@ PATIENCE = 0.5
 """Seconds that the answer to a container's death waits for newer metrics than the last turn's."""
 
 LARGEST = 2**24
-"""MiB of memory, 16 TiB: no container has more, whatever a source says."""
+"""MiB of memory, 16 TiB, or thousandths of a core: no container has more, whatever a source says."""
 
 URGENT = timedelta(seconds=60)
 """A death is answered with that little patience for this long."""
+
+APART = (*signals.CONTAINERS, signals.CORES, signals.GROWTH, questions.SLOWEST_FILES, questions.TRIGGERS)
+"""Questions whose failure hides nothing else."""
 
 SAMPLES = tuple(field.name for field in fields(Usage))
 """The signals about one container: each has the name of what it becomes."""
@@ -83,28 +87,23 @@ async def observe(
     if any(inventory.lacks_pods(item) for item in objects):
         seen = await _refused(cluster, namespace, seen)
     urgent = any(pod.death and now - pod.death.at < URGENT for workload in seen for pod in workload.pods)
+    patience = PATIENCE if urgent else None
+    of_tasks = inventory.task_pods(pods)
     asks = asks_airflow(spec, runs)
-    asked, (slots, broker) = await asyncio.gather(
-        _asked(
-            source,
-            spec,
-            namespace,
-            parsing.rounds(spec, seen, line),
-            named(known),
-            PATIENCE if urgent else None,
-            airflow=asks,
-        ),
+    asked, (slots, broker), (task_runs, groups) = await asyncio.gather(
+        _asked(source, spec, namespace, parsing.rounds(spec, seen, line), named(known), patience, airflow=asks),
         _slots(brokers if runs.celery else None, spec, namespace, seen),
+        past_of_tasks(source if runs.kubernetes or of_tasks else None, spec, namespace, patience),
     )
     values, problem, airflow_problem, naming = asked
     found = observed(spec, seen, line, Heard(values, problem, airflow_problem, slots, broker, naming, asks), now, runs)
     if found.metrics.state in {MetricsState.ABSENT, MetricsState.UNAVAILABLE} and not values.get(
         signals.SAMPLED_AT.name
     ):
-        patience = PATIENCE if urgent else resource_metrics.PATIENCE
-        joined, metrics = await _current(cluster, spec, namespace, found.workloads, found.metrics, now, patience)
+        waits = patience or resource_metrics.PATIENCE
+        joined, metrics = await _current(cluster, spec, namespace, found.workloads, found.metrics, now, waits)
         found = replace(found, workloads=joined, metrics=metrics)
-    return replace(found, task_pods=inventory.task_pods(pods))
+    return replace(found, task_pods=of_tasks, task_runs=task_runs, task_groups=groups)
 
 
 def observed(
@@ -146,9 +145,10 @@ def asks_airflow(spec: api.Spec, runs: Executors) -> bool:
     return spec.tunes_slots or spec.tunes_parsing or (runs.local and spec.scheduler is not None)
 
 
-def wanted(*, airflow: bool) -> tuple[Signal, ...]:
-    """What a look asks the metrics source for, but for what it asks about Airflow itself."""
-    return (*signals.MEMORY, signals.GROWTH, *(signals.CONTAINERS if airflow else ()))
+def wanted(*, airflow: bool, cpu: bool = False) -> tuple[Signal, ...]:
+    """What a look asks the metrics source for, but for what it asks about Airflow itself, and the past of tasks."""
+    more = signals.CONTAINERS if airflow else (signals.CORES,) if cpu else ()
+    return (*signals.MEMORY, signals.GROWTH, *more)
 
 
 async def _refused(cluster: Cluster, namespace: str, workloads: tuple[Workload, ...]) -> tuple[Workload, ...]:
@@ -179,14 +179,18 @@ def counts(seen: Observation) -> Counts:
     )
 
 
+PEAKS = {signals.HOURLY_PEAKS: MEBIBYTE, signals.HOURLY_CORES: 0.001}
+"""What is asked of past hours, and the unit that it is kept in."""
+
+
 async def past_peaks(
-    source: Prometheus, spec: api.Spec, namespace: str, first: int, last: int
+    source: Prometheus, spec: api.Spec, namespace: str, first: int, last: int, signal: Signal = signals.HOURLY_PEAKS
 ) -> dict[str, list[int | None]]:
-    """The peaks of the hours from `first` to `last`, in MiB, by the name of the workload."""
-    found = await source.ask_hours(signals.HOURLY_PEAKS, prometheus.scope(spec.metrics, namespace), first, last)
+    """The peaks of the hours from `first` to `last`, by the name of the workload."""
+    found = await source.ask_hours(signal, prometheus.scope(spec.metrics, namespace), first, last)
     return {
         item.labels.get("workload", ""): [
-            None if (size := item.values.get(hour)) is None else min(max(1, round(size / MEBIBYTE)), LARGEST)
+            None if (size := item.values.get(hour)) is None else min(max(1, round(size / PEAKS[signal])), LARGEST)
             for hour in range(first, last + 1)
         ]
         for item in found
@@ -226,7 +230,7 @@ async def _asked(
     except TunerError as error:
         return {}, str(error), str(error), ""
     answers, (of_airflow, naming) = await asyncio.gather(
-        _all(source, wanted(airflow=airflow), scope, patience),
+        _all(source, wanted(airflow=airflow, cpu=spec.tunes_cpu), scope, patience),
         airflow_answers(source, spec, scope, known, patience) if airflow else _nothing(),
     )
     values: dict[str, tuple[Series, ...]] = {}
@@ -236,7 +240,7 @@ async def _asked(
             # One of CONTAINERS may be refused by itself (duplicate series in a join), and so may what reads very many
             # samples: then that one alone is absent.
             problem = problem or (str(answer) if signal in signals.MEMORY else "")
-            alone = signal in (*signals.CONTAINERS, signals.GROWTH, questions.SLOWEST_FILES)
+            alone = signal in APART
             airflow_problem = airflow_problem or ("" if alone else str(answer))
         else:
             values |= signals.parted(answer, signal)
@@ -388,15 +392,15 @@ def _usage(pod: Pod, container: str, values: Values, now: datetime, limit: timed
 def _value(pod: Pod, container: str, found: tuple[Series, ...]) -> float | None:
     """The value for the living container: series of its predecessors linger for five minutes."""
     own = [item for item in found if (item.labels.get("pod"), item.labels.get("container")) == (pod.name, container)]
-    exact = [item.value for item in own if _container_id(item) == pod.container_id]
+    exact = [item.value for item in own if container_id(item) == pod.container_id]
     if exact:
         return max(exact)
-    unnamed = [item.value for item in own if not _container_id(item)]
+    unnamed = [item.value for item in own if not container_id(item)]
     return max(unnamed, default=None)
 
 
-def _container_id(item: Series) -> str:
-    """Empty where the series do not carry it.
+def container_id(item: Series) -> str:
+    """The id of the container that a series is about. Empty where the series do not carry it.
 
     The cgroup ends with the container's id. cAdvisor's `name` is that id with containerd, and not with CRI-O.
     """

@@ -13,16 +13,20 @@ from typing import Any, cast
 import kopf
 
 from airflow_tuner import api, inventory
+from airflow_tuner.airflow_api import AirflowApi
 from airflow_tuner.autoscalers import Autoscalers
 from airflow_tuner.brokers import Brokers
+from airflow_tuner.budget import Ledger
 from airflow_tuner.cluster import Cluster, NotFound, path, policy_path
 from airflow_tuner.errors import Misconfigured, TunerError, Unavailable
 from airflow_tuner.exporter import Exporter
 from airflow_tuner.lease import Lease
 from airflow_tuner.observe import process_kills
+from airflow_tuner.policies import status
 from airflow_tuner.prometheus import Prometheus
 from airflow_tuner.reconcile import Turn
 from airflow_tuner.recorder import Recorder
+from airflow_tuner.rooms import Rooms
 from airflow_tuner.settings import Settings
 
 PULSE = 3.0
@@ -31,6 +35,8 @@ AGAIN = 1.0
 """Seconds before a broken watch is asked for anew."""
 AGAIN_AT_MOST = 16.0
 """The same where it breaks again and again: each time costs a turn."""
+
+Object = dict[str, Any]
 
 log = logging.getLogger("airflow_tuner")
 
@@ -64,8 +70,8 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
 
 async def _act(cluster: Cluster, settings: Settings, lease: Lease, exporter: Exporter, stop: asyncio.Event) -> None:
     """Take turns for all policies while the Lease is ours."""
-    await _require_definition(cluster, settings)
     policies = Policies(cluster, settings, exporter)
+    policies.ledger.recall((status(found).history for found in await _all(cluster, settings)), datetime.now(UTC))
     held = asyncio.create_task(lease.hold())
     stopped = asyncio.create_task(stop.wait())
     watched = asyncio.create_task(_kopf(policies, cluster, settings, stop))
@@ -102,8 +108,11 @@ class Policies:
         self.cluster = cluster
         self.exporter = exporter
         self.sources = {name: Prometheus(name, source) for name, source in settings.sources.items()}
+        self.apis = {name: AirflowApi(name, api) for name, api in settings.apis.items()}
         self.brokers = Brokers(cluster)
         self.autoscalers = Autoscalers(cluster)
+        self.rooms = Rooms(cluster)
+        self.ledger = Ledger(settings.changes_per_hour)
         self.recorder = Recorder(cluster, settings.identity)
         self._tasks: dict[tuple[str, str], tuple[int, asyncio.Event, asyncio.Task[None]]] = {}
         self._stopped = False
@@ -155,7 +164,10 @@ class Policies:
             name,
             lambda: datetime.now(UTC),
             self.autoscalers,
+            self.rooms,
             self.exporter,
+            self.ledger,
+            apis=self.apis,
         )
         async with asyncio.TaskGroup() as group:
             watches: dict[str, asyncio.Task[None]] = {}
@@ -230,10 +242,14 @@ def _mark(pod: dict[str, Any]) -> object:
     ]
 
 
-async def _require_definition(cluster: Cluster, settings: Settings) -> None:
-    """Without this, kopf would start without the resource and never notice its coming."""
+async def _all(cluster: Cluster, settings: Settings) -> list[Object]:
+    """All policies there are.
+
+    Without the definition, kopf would start without the resource and never notice its coming.
+    """
     try:
-        await cluster.list(policy_path(next(iter(settings.namespaces), "")), {})
+        found = [await cluster.list(policy_path(namespace), {}) for namespace in settings.namespaces or ("",)]
+        return [policy for some in found for policy in some]
     except NotFound as error:
         msg = "The cluster has no TuningPolicy resource: install it with the chart (crds.enabled) or from crds/."
         raise Misconfigured(msg) from error

@@ -35,7 +35,7 @@ def outcome(
     generation: int = 0,
 ) -> Outcome:
     """Diagnose and decide. `identity`: the policy's UID; `prior`: the status that the last turn left."""
-    seen = learned(prior, seen, spec.objectives.queue_lag_seconds)
+    seen = learned(spec, prior, seen)
     findings = diagnose(spec, seen, prior)
     decision = decide(spec, seen, prior, identity=identity, paused=paused)
     waiting = restarts.waiting(spec, seen, decision)

@@ -1,11 +1,12 @@
 """What is remembered of a target, and how: its status, what pods were given, what admission gives new ones. Pure."""
 
 import functools
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from airflow_tuner import api, environment, kills, quantity
-from airflow_tuner.model import Memory, Values, Workload
+from airflow_tuner.model import Cpu, Memory, Pod, Values, Workload
 from airflow_tuner.sentence import counted, short
 from airflow_tuner.steps import Past
 
@@ -43,7 +44,9 @@ def moments_of(prior: api.Status, target: str) -> api.Moments | None:
         return None
     # Changes of other targets have pushed it out: the worst case is taken to be an answer to a kill.
     since, limit = tuned.since, entry.template.limit
-    return api.Moments(any=since, memory=since, slots=since, parsing=since, out_of_memory=since, limit_before=limit)
+    return api.Moments(
+        any=since, memory=since, cpu=since, slots=since, parsing=since, out_of_memory=since, limit_before=limit
+    )
 
 
 def moved(moments: api.Moments, change: api.Change) -> api.Moments:
@@ -52,6 +55,8 @@ def moved(moments: api.Moments, change: api.Change) -> api.Moments:
     told: dict[str, object] = {"any": change.time}
     if (old.request, old.limit) != (new.request, new.limit):
         told["memory"] = change.time
+    if (old.cpu_request, old.cpu_limit) != (new.cpu_request, new.cpu_limit):
+        told["cpu"] = change.time
     if old.concurrency != new.concurrency:
         told["slots"] = change.time
     if (old.parsing_interval_seconds, old.parsing_processes) != (new.parsing_interval_seconds, new.parsing_processes):
@@ -74,6 +79,7 @@ def _dated(past: Past, moments: api.Moments) -> Past:
         past,
         changed=_moment(moments.any),
         memory_changed=_moment(moments.memory),
+        cpu_changed=_moment(moments.cpu),
         slots_changed=_moment(moments.slots),
         parsing_changed=_moment(moments.parsing),
         raised=None if at is None else kills.Raise(at, None if before is None else quantity.parse(before)),
@@ -106,6 +112,7 @@ def adopted(past: Past, workload: Workload, line: str | None) -> Past:
     born = environment.stated(workload.component, newest.environment if newest else {}, line)
     desired = Values(
         whole(memory),
+        cpu=_adopted_cpu(workload, shaped),
         concurrency=born.concurrency or template.concurrency,
         interval=born.interval or template.interval,
         processes=born.processes or template.processes,
@@ -113,6 +120,43 @@ def adopted(past: Past, workload: Workload, line: str | None) -> Past:
     pods = counted(len(shaped), "pod", "pods")
     why = f"Adopted from {pods} of {short(workload.label)}: nothing else was remembered."
     return replace(past, desired=desired, why=why, answered=kills.evidence(replace(workload, pods=shaped)))
+
+
+def _adopted_cpu(workload: Workload, shaped: Sequence[Pod]) -> Cpu:
+    template = workload.stated.cpu
+    request = largest(template.request, *(pod.cpu.request for pod in shaped))
+    if template.limit is None:
+        return Cpu(request, None)
+    return Cpu(request, largest(template.limit, *(pod.cpu.limit for pod in shaped), request))
+
+
+def of_cpu(past: Past, workload: Workload, *, named: bool) -> tuple[Past, Workload]:
+    """`past` and `workload` without any CPU where that is not ours (`named`).
+
+    Where it has only become so, what the template says now is no change of the template.
+    """
+    if not named:
+        pods = tuple(replace(pod, cpu=Cpu(), running_cpu=None) for pod in workload.pods)
+        return _with_cpu(past, Cpu()), replace(workload, stated=replace(workload.stated, cpu=Cpu()), pods=pods)
+    told = [values.cpu for values in (past.template, past.desired) if values is not None]
+    known = any(cpu != Cpu() for cpu in told)
+    return past if known else _with_cpu(past, workload.stated.cpu), workload
+
+
+def _with_cpu(past: Past, cpu: Cpu) -> Past:
+    return replace(
+        past,
+        template=None if past.template is None else replace(past.template, cpu=cpu),
+        desired=None if past.desired is None else replace(past.desired, cpu=cpu),
+    )
+
+
+def same_template(old: api.Values, new: api.Values) -> bool:
+    """Whether two statuses tell of the same template: CPU counts where both tell it."""
+    if None in {old.cpu_request or old.cpu_limit, new.cpu_request or new.cpu_limit}:
+        no_cpu = {"cpu_request": None, "cpu_limit": None}
+        return old.model_copy(update=no_cpu) == new.model_copy(update=no_cpu)
+    return old == new
 
 
 def completed(past: Past, stated: Values) -> Past:
@@ -136,6 +180,10 @@ def from_api(values: api.Values) -> Values:
             request=None if values.request is None else quantity.parse(values.request),
             limit=None if values.limit is None else quantity.parse(values.limit),
         ),
+        cpu=Cpu(
+            request=None if values.cpu_request is None else quantity.millicores(values.cpu_request),
+            limit=None if values.cpu_limit is None else quantity.millicores(values.cpu_limit),
+        ),
         concurrency=values.concurrency,
         interval=values.parsing_interval_seconds,
         processes=values.parsing_processes,
@@ -147,6 +195,14 @@ def from_tuned(tuned: api.Tuned | None) -> Memory | None:
     if tuned is None:
         return None
     return Memory(quantity.parse(tuned.requests.memory), quantity.parse(tuned.limits.memory))
+
+
+def cpu_from_tuned(tuned: api.Tuned | None) -> Cpu | None:
+    """The CPU that an entry for admission gives a new pod; `None`: it leaves that as the template says."""
+    if tuned is None or tuned.requests.cpu is None:
+        return None
+    limit = tuned.limits.cpu
+    return Cpu(quantity.millicores(tuned.requests.cpu), None if limit is None else quantity.millicores(limit))
 
 
 def whole(memory: Memory) -> Memory:

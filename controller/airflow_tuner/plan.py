@@ -8,12 +8,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from airflow_tuner import api, checkpoint, policies, reconcile
+from airflow_tuner.airflow_api import AirflowApi
 from airflow_tuner.autoscalers import Autoscalers
 from airflow_tuner.brokers import Brokers
+from airflow_tuner.calendars import Calendar
 from airflow_tuner.cluster import Cluster, NotFound, checkpoint_path, policy_path
 from airflow_tuner.errors import Misconfigured, Refused
 from airflow_tuner.prometheus import Prometheus
-from airflow_tuner.settings import Source
+from airflow_tuner.rooms import Rooms
+from airflow_tuner.settings import Api, Source
 
 Object = dict[str, Any]
 
@@ -24,6 +27,7 @@ async def look_once(
     name: str | None,
     file: Path | None,
     sources: Mapping[str, Source],
+    apis: Mapping[str, Api],
     *,
     broker: bool,
 ) -> reconcile.Look:
@@ -38,11 +42,31 @@ async def look_once(
             found = await Autoscalers(cluster).of(policy["metadata"]["namespace"], now)
             memory = None if file else await _memory(cluster, policy)
             histories = checkpoint.histories(memory, policy["metadata"].get("uid", ""))
-            known = reconcile.Known(others, memory, autoscalers=found, histories=histories)
+            calendar = await _calendar(apis, policy, now)
+            known = reconcile.Known(
+                others,
+                memory,
+                autoscalers=found,
+                histories=histories,
+                rooms=Rooms(cluster),
+                due=calendar.due(now),
+                calendar=calendar.problem,
+            )
             return await reconcile.look(cluster, asked, brokers, policy, now, known)
         finally:
             if brokers is not None:
                 brokers.close()
+
+
+async def _calendar(apis: Mapping[str, Api], policy: Object, now: datetime) -> Calendar:
+    """What is due in its Airflow, as far as the first questions tell it."""
+    spec, prior = policies.parsed(policy)
+    calendar = Calendar()
+    line = str(spec.airflow.version or prior.airflow_version) or None
+    asked = {name: AirflowApi(name, api) for name, api in apis.items()}
+    if asked:
+        await calendar.read(asked, spec, policy["metadata"]["namespace"], line, now)
+    return calendar
 
 
 async def _memory(cluster: Cluster, policy: Object) -> api.Remembered | None:

@@ -260,19 +260,21 @@ class Project:
         return values, problem, naming
 
     async def resize(self, decision: Decision) -> tuple[int, dict[str, str]]:
-        """Give running containers the memory that was decided: (how many were changed, refusals by container)."""
+        """Give running containers the memory and CPU that were decided: (how many changes, refusals by container)."""
         changed, refusals = 0, {}
         for target in decision.targets:
             for pod in target.workload.living:
-                limit = wanted(target, pod)
-                if limit is None or limit == pod.memory.limit:
-                    continue
-                if pod.memory.limit is None and (why := _too_much(pod, limit)):
+                limit, cpu = wanted(target, pod), status.resized_cpu(target, pod)
+                if limit is not None and pod.memory.limit is None and (why := _too_much(pod, limit)):
                     refusals[pod.name] = why
                     continue
                 try:
-                    await self._set_memory(pod, limit)
-                    changed += 1
+                    if limit not in {None, pod.memory.limit}:
+                        await self._set_memory(pod, limit or 0)
+                        changed += 1
+                    if pod.running and cpu is not None and cpu.limit not in {None, pod.cpu.limit}:
+                        await self._set_cpu(pod, cpu.limit or 0)
+                        changed += 1
                 except Gone:
                     continue
                 except Refused as error:
@@ -296,6 +298,11 @@ class Project:
             elif not pod.resized:
                 self.store.take_back(pod.uid)
             raise
+
+    async def _set_cpu(self, pod: Pod, limit: int) -> None:
+        """`limit`: thousandths of a core."""
+        item = await self.engine.get(f"/containers/{pod.uid}/json")
+        await self.engine.tell("POST", f"/containers/{pod.uid}/update", body=compose.limited(item, limit))
 
     async def act(self, decision: Decision, refused: Mapping[str, str]) -> tuple[int, dict[str, str]]:
         """Memory first, then slots: (how many containers were changed, refusals by container)."""

@@ -7,10 +7,9 @@ import asyncio
 import json
 import math
 import re
-import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -26,6 +25,7 @@ from urllib3.util.retry import Retry
 from airflow_tuner import api, signals
 from airflow_tuner.errors import Misconfigured, Unavailable
 from airflow_tuner.sentence import short
+from airflow_tuner.session import Session, TooLarge
 from airflow_tuner.settings import Source
 from airflow_tuner.signals import Scope, Series, Signal
 
@@ -36,18 +36,16 @@ CONNECT_SECONDS = 3.0
 """Longest wait for a connection, within the source's own time limit."""
 
 QUESTIONS = 8
-"""Most questions under way at one source. They have threads of their own, so that a slow source delays nobody else."""
-
-LARGEST = 4 * 2**20
-"""Most bytes of an answer, of about 8000 series: QUESTIONS of them at once fit into the memory the chart gives us."""
-
-_PIECE = 2**16
+"""Most questions under way at one source. They have threads of their own, so that a slow source delays nobody else, and
+so many answers of the largest size, of about 8000 series each, fit into the memory that the chart gives us."""
 
 FRESH = 90.0
 """Seconds for which the last answer will do where nobody may wait for a newer one."""
 
 KEPT = 2000
 """Most answers that are kept for that."""
+
+HOUR = 3600
 
 LAST_SECOND = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 
@@ -68,51 +66,18 @@ _FAILURES = (
 )
 
 
-class _TooLarge(ValueError):  # noqa: N818 - it says what the answer is
-    """An answer beyond `LARGEST`."""
-
-
 class _Incomplete(ValueError):  # noqa: N818 - as above
     """An answer that says itself that something is missing in it."""
 
 
-class _Session(requests.Session):
-    """Follows no redirect: a source is one address, chosen by whoever runs the operator.
-
-    An answer that is not whole within `seconds`, is too large, or lacks something, is none.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__()
-        self._seconds = seconds
-
-    def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002 - the base's signature
-        return None
+class _Session(Session):
+    """An answer that lacks something is none, either."""
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:  # noqa: ANN401 - the base's
-        until = time.monotonic() + self._seconds
-        response = super().send(request, **{**options, "stream": True})
-        try:
-            body = _read(response, until)
-        except BaseException:
-            response.close()
-            raise
+        response = super().send(request, **options)
         if response.ok:
-            _require_whole(body)
-        response._content = body  # noqa: SLF001 - where requests keeps a body that was read
+            _require_whole(response.content)
         return response
-
-
-def _read(response: requests.Response, until: float) -> bytes:
-    """The body. The client itself would read on for as long as a byte comes now and then, and its thread be lost."""
-    body = bytearray()
-    while piece := response.raw.read1(_PIECE, decode_content=True):
-        body += piece
-        if len(body) > LARGEST:
-            raise _TooLarge
-        if time.monotonic() > until:
-            raise TimeoutError
-    return bytes(body)
 
 
 def _require_whole(body: bytes) -> None:
@@ -123,13 +88,17 @@ def _require_whole(body: bytes) -> None:
             raise _Incomplete
 
 
+class TooMuch(Unavailable):
+    """An answer that was too large, or came too late: a smaller question may have one."""
+
+
 @dataclass(frozen=True, slots=True)
-class Hours:
-    """Values of one series, by hour."""
+class Track:
+    """Values of one series over a time."""
 
     labels: dict[str, str]
     values: dict[int, float]
-    """By hour, counted from 1970."""
+    """By time, in seconds since 1970; of `Prometheus.ask_hours` by hour."""
 
 
 @dataclass
@@ -160,15 +129,15 @@ class Prometheus:
     async def ask(self, signal: Signal, scope: Scope, patience: float | None = None) -> tuple[Series, ...]:
         """The present values of a signal. A value that is no finite number is left out.
 
-        While its answer lasts it is not asked again. After `patience` seconds what came of the same question the last
-        time will do, if that is younger than `FRESH`.
+        While its answer lasts it is not asked again, nor while it rests after a failure. After `patience` seconds what
+        came of the same question the last time will do, if that is younger than `FRESH`.
         `Unavailable` within the source's time limit; `Misconfigured` for a token that cannot be sent.
         """
         promql = signals.query(signal, scope)
         loop = asyncio.get_running_loop()
         at, last = self._last.get(promql, (-math.inf, ()))
-        if loop.time() - at < signal.lasts and not isinstance(last, Unavailable):
-            return last
+        if loop.time() - at < (signal.rests if isinstance(last, Unavailable) else signal.lasts):
+            return _or_raise(last)
         self.calls += 1
         waits = self.source.timeout_seconds
         if patience is not None and loop.time() - at < FRESH + signal.lasts:
@@ -192,19 +161,26 @@ class Prometheus:
             del self._last[next(iter(self._last))]
         return _or_raise(found)
 
-    async def ask_hours(self, signal: Signal, scope: Scope, first: int, last: int) -> tuple[Hours, ...]:
+    async def ask_hours(self, signal: Signal, scope: Scope, first: int, last: int) -> tuple[Track, ...]:
         """The values of a signal at the end of each hour from `first` to `last`, counted from 1970."""
+        found = await self.ask_over(signal, scope, range((first + 1) * HOUR, (last + 1) * HOUR + 1, HOUR))
+        return tuple(
+            replace(item, values={at // HOUR - 1: value for at, value in item.values.items()}) for item in found
+        )
+
+    async def ask_over(self, signal: Signal, scope: Scope, times: range) -> tuple[Track, ...]:
+        """The values of a signal at these times, in seconds since 1970; `TooMuch` where fewer may be answered."""
         promql = signals.query(signal, scope)
-        start, end = (datetime.fromtimestamp((hour + 1) * 3600, UTC) for hour in (first, last))
+        start, end = (datetime.fromtimestamp(at, UTC) for at in (times[0], times[-1]))
         self.calls += 1
-        asked = partial(self._connection.custom_query_range, promql, start, end, "3600")
+        asked = partial(self._connection.custom_query_range, promql, start, end, f"{times.step}")
         try:
             async with asyncio.timeout(self.source.timeout_seconds):
                 answer = await asyncio.get_running_loop().run_in_executor(self._threads, asked)
-            return tuple(_hours(item) for item in answer)
+            return tuple(_track(item) for item in answer)
         except _FAILURES as error:
             told = f"The metrics source {self.name} does not answer as a Prometheus does ({_kind(error)})."
-            raise Unavailable(told) from error
+            raise (TooMuch if _divisible(error) else Unavailable)(told) from error
 
     def _authorized(self, file: Path, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """`request` with the token as the file has it now: it is renewed in place."""
@@ -242,6 +218,7 @@ def scope(metrics: api.Metrics, namespace: str, rounds: int = 0) -> Scope:
         airflow=_matchers({**metrics.match_labels, **metrics.airflow_match_labels}),
         window=metrics.window_seconds,
         rounds=max(metrics.window_seconds, rounds),
+        tasks=f'{own},container="base"',
     )
 
 
@@ -257,10 +234,10 @@ def _series(item: Mapping[str, Any]) -> Series | None:
     return Series(labels, value) if math.isfinite(value) else None
 
 
-def _hours(item: Mapping[str, Any]) -> Hours:
+def _track(item: Mapping[str, Any]) -> Track:
     labels = {key: "".join(value) for key, value in item["metric"].items()}
-    told = ((int(float(at)) // 3600 - 1, float(value)) for at, value in item["values"])
-    return Hours(labels, {hour: value for hour, value in told if math.isfinite(value)})
+    told = ((int(float(at)), float(value)) for at, value in item["values"])
+    return Track(labels, {at: value for at, value in told if math.isfinite(value)})
 
 
 def _matchers(labels: Mapping[str, str]) -> str:
@@ -287,7 +264,7 @@ def _kind(error: Exception) -> str:
         TimeoutError: "no answer in time",
         ReadTimeoutError: "no answer in time",
         HTTPError: "no connection",
-        _TooLarge: "the answer is too large",
+        TooLarge: "the answer is too large",
         _Incomplete: "the answer is incomplete by its own warnings",
         PrometheusApiClientException: _status(error),
     }
@@ -298,3 +275,9 @@ def _status(error: Exception) -> str:
     """The client puts the status before the body."""
     found = re.match(r"HTTP Status Code (\d{3})\b", str(error))
     return f"status {found[1]}" if found else "an error"
+
+
+def _divisible(error: Exception) -> bool:
+    """Prometheus answers 422 where a question reads too many samples, and 503 where it takes too long."""
+    late = isinstance(error, (TooLarge, TimeoutError, ReadTimeoutError, requests.ReadTimeout))
+    return late or _status(error) in {"status 422", "status 503", "status 504"}

@@ -41,6 +41,15 @@ def cores(text: str | int) -> float:
     return float(found)
 
 
+def millicores(text: str | int) -> int:
+    """Thousandths of a core of a quantity of CPU, rounded up; `ValueError` when it is none."""
+    found = _decimal(str(text).strip())
+    if found is None:
+        msg = f"{text!r} is not a quantity of CPU such as 500m or 1.5"
+        raise ValueError(msg)
+    return int((found * 1000).to_integral_value(ROUND_CEILING))
+
+
 def _decimal(text: str) -> Decimal | None:
     """The number a quantity stands for, as the API server reads it; `None` when it is none."""
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(?:([eE][+-]?[0-9]{1,2})|([A-Za-z]{0,2}))", text)
@@ -54,6 +63,11 @@ def mebibytes(size: int) -> str:
     return f"{-(-size // MEBIBYTE)}Mi"
 
 
+def cpu(millicores: int) -> str:
+    """The quantity we write for thousandths of a core, as in `250m`."""
+    return f"{millicores}m"
+
+
 def rounded(size: float) -> int:
     """A size in bytes rounded up to whole MiB, so that what is written reads back the same."""
     return -int(-size // MEBIBYTE) * MEBIBYTE
@@ -64,3 +78,8 @@ def readable(size: int) -> str:
     if size >= 10 * 1024 * MEBIBYTE:
         return f"{size / (1024 * MEBIBYTE):.1f} GiB"
     return f"{round(size / MEBIBYTE)} MiB"
+
+
+def readable_cpu(millicores: int) -> str:
+    """Thousandths of a core for a sentence: `0.25 cores`."""
+    return f"{millicores / 1000:g} {'core' if millicores == 1000 else 'cores'}"  # noqa: PLR2004 - one core

@@ -3,6 +3,8 @@
 The catalogue's form, and what `$airflow`, `$window` and `$rounds` stand for, is in `signals`.
 """
 
+from dataclasses import replace
+
 from airflow_tuner.namings import CHART, NAMINGS, Naming
 from airflow_tuner.signals import Signal, apart, named
 
@@ -134,8 +136,9 @@ def signs(on: Naming) -> dict[str, str]:
     What each is: least tasks handed out and least that waited within two minutes, seconds since the last look that saw
     a task start in the two minutes before it, looks in two minutes that could tell, the scheduler's loops per second
     and their seconds, least errors of import in two minutes, triggers of a triggerer, most that one could take within
-    three minutes, their heartbeats in three minutes, how many tasks of the busiest DAGs ended, the memory of the
-    largest tasks, and within five minutes the least open slots of the executor and the most tasks that lacked a pool's.
+    three minutes, slots of deferred tasks, heartbeats of triggerers in three minutes, how many tasks of the busiest
+    DAGs ended, the memory of the largest tasks, and within five minutes the least open slots of the executor and the
+    most tasks that lacked a pool's.
     """
     # Airflow 3 tells each of several executors apart, Airflow 2 none.
     handed_out = f'max(min_over_time(airflow_executor_running_tasks{{{on.executor}=~".*Celery.*",$airflow}}[2m]))'
@@ -155,6 +158,7 @@ def signs(on: Naming) -> dict[str, str]:
         "triggers": "max(airflow_triggers_running{$airflow})",
         # Of several triggerers the last to tell wins, in turn: in three minutes each has told it often.
         "triggers_free": "max(max_over_time(airflow_triggerer_capacity_left{$airflow}[3m]))",
+        "deferred": on.slots.replace("$state", "deferred"),
         "triggerer_beats": f"sum(increase(airflow_triggerer_heartbeat{on.total}{{$airflow}}[3m]))",
         **(pace(on.ends) if on.ends else {}),
     }
@@ -213,7 +217,37 @@ HOURLY_TASKS = named("hourly_tasks", _hourly, "tasks", "the history of tasks beg
 """Most tasks that ran or waited for a worker at once in each hour, in all queues and in each; asked as a range, hour by
 hour, of the time before the operator looked."""
 
-AIRFLOW = (GAUGES, QUEUES, AIRFLOW_RATES, AIRFLOW_SIGNS, SLOWEST_FILES)
+_TRIGGERS = "max(airflow_triggers_running{$airflow})"
+_HELD = 'max(container_memory_rss{$container,container=~"(airflow-)?triggerer"})'
+
+
+def _over_a_day(function: str, value: str) -> str:
+    return f"{function}_over_time(({value})[1d:5m])"
+
+
+TRIGGER_MEMORY = {
+    "trigger_looks": _over_a_day("count", f"{_TRIGGERS} + {_HELD}"),
+    "trigger_mean": _over_a_day("avg", f"{_TRIGGERS} + 0 * {_HELD}"),
+    "trigger_held": _over_a_day("avg", f"{_HELD} + 0 * {_TRIGGERS}"),
+    "trigger_squares": _over_a_day("avg", f"{_TRIGGERS} ^ 2 + 0 * {_HELD}"),
+    "trigger_held_squares": _over_a_day("avg", f"{_HELD} ^ 2 + 0 * {_TRIGGERS}"),
+    "trigger_both": _over_a_day("avg", f"{_TRIGGERS} * {_HELD}"),
+}
+"""Looks of a day at which both are known, and the means there of the triggers of a triggerer, its anonymous memory,
+their squares and their product: what a line through them needs."""
+
+TRIGGERS = replace(
+    named(
+        "triggers_of_a_day",
+        lambda _: apart(TRIGGER_MEMORY),
+        "triggers, bytes, and their products",
+        "what a trigger takes is known from an empty triggerer, or a table",
+    ),
+    lasts=600.0,
+    rests=600.0,
+)
+
+AIRFLOW = (GAUGES, QUEUES, AIRFLOW_RATES, AIRFLOW_SIGNS, SLOWEST_FILES, TRIGGERS)
 """Asked where slots or parsing are tuned, or tasks run in a scheduler that the policy names."""
 
 

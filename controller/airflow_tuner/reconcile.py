@@ -11,12 +11,28 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from airflow_tuner import actuator, api, checkpoint, learning, policies, restarts, rivals, status, witness
+from airflow_tuner import (
+    actuator,
+    api,
+    budget,
+    checkpoint,
+    learning,
+    policies,
+    restarts,
+    rivals,
+    status,
+    task_page,
+    witness,
+)
+from airflow_tuner.airflow_api import AirflowApi
 from airflow_tuner.archive import Archive
 from airflow_tuner.autoscaler import Autoscaler
 from airflow_tuner.autoscalers import Autoscalers
 from airflow_tuner.brokers import Brokers
+from airflow_tuner.budget import Ledger
+from airflow_tuner.calendars import Calendar
 from airflow_tuner.cluster import Cluster, NotFound, policy_path
+from airflow_tuner.due import DueRun
 from airflow_tuner.errors import Refused, Stale, TunerError, Unavailable
 from airflow_tuner.exporter import Exporter
 from airflow_tuner.history import History
@@ -25,6 +41,7 @@ from airflow_tuner.observe import Counts, counts, observe
 from airflow_tuner.outcome import outcome
 from airflow_tuner.prometheus import Prometheus
 from airflow_tuner.recorder import Recorder
+from airflow_tuner.rooms import Rooms
 
 Clock = Callable[[], datetime]
 Object = dict[str, Any]
@@ -83,6 +100,14 @@ class Known:
     """The metrics source is still asked for more of it."""
     witnessed: witness.Memory = witness.NOTHING
     """What tasks were seen to run at the last looks."""
+    rooms: Rooms | None = None
+    """Where to ask what its namespace and nodes have room for; `None`: that is not looked at."""
+    ledger: Ledger | None = None
+    """The ordinary changes of the last hour, over all policies; `None`: they are not counted."""
+    due: tuple[DueRun, ...] = ()
+    """Rare runs of DAGs that are due."""
+    calendar: str | None = None
+    """What is wrong with Airflow's REST API; empty: it answers."""
 
 
 NOTHING = Known()
@@ -100,6 +125,8 @@ async def look(
     spec, prior = policies.parsed(policy)
     where = policy["metadata"]["namespace"]
     seen = await observe(cluster, sources.get(spec.metrics.source), brokers, spec, where, now, prior)
+    if known.rooms is not None:
+        seen = replace(seen, room=await known.rooms.of(where, seen.workloads, now))
     return concluded(policy, spec, prior, seen, known)
 
 
@@ -113,14 +140,19 @@ def concluded(policy: Object, spec: api.Spec, prior: api.Status, seen: Observati
         autoscalers=known.autoscalers,
         histories=known.histories,
         reading=known.reading,
+        due=known.due,
+        calendar=known.calendar,
     )
     witnessed = witness.noted(known.witnessed, seen)
-    seen = replace(seen, ran=witnessed.ran)
+    seen = replace(seen, ran=witnessed.ran, task_names={**task_page.names(prior), **witnessed.tasks})
     if known.memory is not None:
         prior = checkpoint.recalled(prior, known.memory, metadata["uid"], seen)
     if spec.mode is api.Mode.ENFORCE and (elder := rivals.elder(policy, known.others, seen.workloads)):
         seen, spec = replace(seen, elder=elder), spec.model_copy(update={"mode": api.Mode.RECOMMEND})
     paused, generation = policies.paused(policy), metadata.get("generation", 0)
+    if known.ledger is not None:
+        # From here to the first await of who called, nobody else spends of it.
+        seen = replace(seen, budget=known.ledger.budget(seen.at))
     came = outcome(spec, seen, prior, identity=metadata.get("uid", ""), paused=paused, generation=generation)
     name = f"{metadata['namespace']}/{metadata.get('name', '')}".rstrip("/")
     return Look(
@@ -141,7 +173,11 @@ class Turn:
     clock: Clock
     autoscalers: Autoscalers | None = None
     """`None`: they are not looked at."""
+    rooms: Rooms | None = None
+    """`None`: it is not looked at."""
     exporter: Exporter = field(default_factory=Exporter)
+    ledger: Ledger = field(default_factory=Ledger)
+    """The ordinary changes of the last hour, over all policies."""
     spec: api.Spec | None = None
     """The spec of the last turn."""
     first: bool = True
@@ -163,6 +199,9 @@ class Turn:
     """Counts of killed processes that a turn has seen, or was begun for."""
     archive: Archive = field(default_factory=Archive)
     """The memory of past hours."""
+    apis: Mapping[str, AirflowApi] = field(default_factory=dict)
+    calendar: Calendar = field(default_factory=Calendar)
+    """What is due in its Airflow."""
 
     def news(self, counts: Counts) -> bool:
         """Whether these counts of killed processes are worth a turn; each is so once."""
@@ -213,6 +252,7 @@ class Turn:
             self.archive.begin(self.recorder.memory(policy), policy["metadata"]["uid"], self.clock())
         self.spec = policies.parsed(policy)[0]
         now = self.clock()
+        self.archive.named(self.spec, now)
         self.evictions = {pod: told for pod, told in self.evictions.items() if now - told[0] < EVICT_AGAIN}
         evictions = {pod: why for pod, (_, why) in self.evictions.items()}
         others = () if self.autoscalers is None else await self.autoscalers.of(self.namespace, now)
@@ -223,25 +263,38 @@ class Turn:
             evictions,
             others,
             histories=self.archive.histories,
-            reading=bool(self.archive.unread),
+            reading=bool(self.archive.next),
             witnessed=self.witnessed,
+            rooms=self.rooms,
+            ledger=self.ledger,
+            due=self.calendar.due(now),
+            calendar=self.calendar.problem,
         )
         told = await look(self.cluster, self.sources, self.brokers, policy, now, known)
+        acts = told.spec.mode is api.Mode.ENFORCE and not told.paused
+        spent = sum(change.reason not in budget.EXEMPT for change in told.decision.changes) if acts else 0
+        self.ledger.spend(spent, now)
+        self.exporter.spent(self.ledger.budget(now))
         self.witnessed = told.witnessed
         self.pods = frozenset(pod.name for workload in told.seen.workloads for pod in workload.pods)
         self.told = {count for count in self.told if count[0] in self.pods} | counts(told.seen)
         self.archive.histories = told.seen.histories
-        policy = await self.recorder.commit(policy, told.status)
+        try:
+            policy = await self.recorder.commit(policy, told.status)
+        except Stale:
+            self.ledger.refund(spent)
+            raise
         await self.recorder.remember(policy, told.status, learning.complete(told.seen.histories, now))
         self.exporter.looked(self.namespace, self.name, now, told.findings)
         asked = 0
-        if told.spec.mode is api.Mode.ENFORCE and not told.paused:
+        if acts:
             self.exporter.changed(self.namespace, self.name, told.decision.changes)
             asked = await self._act(policy, told)
         await self._tell(policy, told)
         await self.recorder.tell_findings(policy, told.prior, told.findings, now, first=self.first)
         self.first, self.refused, self.lost = False, False, 0
         log.info("policy %s/%s: %s", self.namespace, self.name, _sentence(told.decision, told.status))
+        self.calendar.begin(self.apis, told.spec, self.namespace, told.seen.line, now)
         await self.archive.read(self.sources.get(told.spec.metrics.source), told.spec, self.namespace, told.seen)
         return RESIZED if asked else SOON if self.archive.due(now) else USUAL
 
@@ -256,6 +309,8 @@ class Turn:
         asked, self.refusals = await actuator.resize(
             self.cluster, self.namespace, told.decision, self.waits, told.seen.at
         )
+        if asked and self.rooms is not None:
+            self.rooms.changed(self.namespace)
         self.waits = {uid: at for uid, at in self.waits.items() if told.seen.at - at < actuator.ROOM_AGAIN}
         celery = told.spec.celery if not told.seen.broker else None
         broker = None if celery is None else self.brokers.last(self.namespace, celery.broker_secret_ref)

@@ -78,6 +78,9 @@ def _looked_at(seen: Observation) -> Iterator[tuple[str, str]]:
     yield "metrics", seen.metrics.message
     yield "airflow", _airflow(seen)
     yield "executor", executor_of(seen)
+    yield "room", explain.room_of(seen)
+    if seen.calendar is not None:
+        yield "calendar", seen.calendar or f"{counted(len(seen.due), 'rare run is', 'rare runs are')} due within a day"
     if not seen.executors.celery:
         yield "broker", "not asked: no Celery worker runs tasks"
         return

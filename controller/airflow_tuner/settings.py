@@ -1,6 +1,6 @@
 """What the operator is told at its start: flags, and the file of metrics sources."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.alias_generators import to_camel
 
+from airflow_tuner.budget import PER_HOUR
 from airflow_tuner.errors import Misconfigured
 
 FORM = "sources: {default: {url: http://prometheus:9090}}"
@@ -31,10 +32,31 @@ class Source(BaseModel):
         return url.rstrip("/")
 
 
+class Api(BaseModel):
+    """An Airflow's REST API that policies of one namespace may name; no other address."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+    url: str
+    namespace: str
+    credentials: Path | None = None
+    """Folder with the files `username` and `password`; absent: none are sent."""
+    timeout_seconds: float = Field(default=10, gt=0, le=60)
+
+    @field_validator("url")
+    @classmethod
+    def _http(cls, url: str) -> str:
+        if not _is_address(url):
+            msg = "an Airflow's url must be like http://airflow-api-server.airflow:8080"
+            raise ValueError(msg)
+        return url.rstrip("/")
+
+
 class _Sources(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     sources: dict[str, Source]
+    apis: dict[str, Api] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +73,9 @@ class Settings:
     health_port: int | None
     metrics_port: int | None = None
     """Where it tells Prometheus of itself."""
+    changes_per_hour: int = PER_HOUR
+    """Ordinary changes that it makes at most, over all policies."""
+    apis: dict[str, Api] = field(default_factory=dict)
 
 
 def _is_address(url: str) -> bool:
@@ -64,8 +89,17 @@ def _is_address(url: str) -> bool:
 
 def read_sources(file: Path) -> dict[str, Source]:
     """The metrics sources of a file; `Misconfigured` says what is wrong in it."""
+    return _read(file).sources
+
+
+def read_apis(file: Path) -> dict[str, Api]:
+    """The REST APIs of the same file."""
+    return _read(file).apis
+
+
+def _read(file: Path) -> _Sources:
     try:
-        return _Sources.model_validate(yaml.safe_load(file.read_text())).sources
+        return _Sources.model_validate(yaml.safe_load(file.read_text()))
     except OSError as error:
         msg = f"The file of metrics sources {file} cannot be read: {error.strerror}. Give another one with --sources."
         raise Misconfigured(msg) from error

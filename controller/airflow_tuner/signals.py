@@ -2,7 +2,8 @@
 
 In the PromQL, `$container` stands for the matchers of this Airflow's containers, `$cluster` for those of the cluster,
 `$airflow` for those of Airflow's own series, `$window` for the time that rates are averaged over, and `$rounds` for the
-time that rates of parsing are: it holds whole rounds over the DAG files.
+time that rates of parsing are: it holds whole rounds over the DAG files. `$tasks` stands for the matchers of the
+containers of tasks that have pods of their own.
 """
 
 import math
@@ -26,6 +27,8 @@ class Signal:
     """Names of what one question asks for at once, told apart by the label `signal`; empty: it is one thing."""
     lasts: float = 0.0
     """Seconds for which an answer is as good as new: what is seen over hours is not asked in every turn."""
+    rests: float = 0.0
+    """Seconds for which it is not asked again after it failed: what is dear to answer is dear to try."""
     texts: Mapping[str, str] = field(default_factory=dict, hash=False)
     """The question by the name of the naming, where that matters; `promql` is the chart's."""
 
@@ -50,6 +53,7 @@ class Scope:
     rounds: int
     """Seconds; not less than the window."""
     naming: Naming = CHART
+    tasks: str = ""
 
 
 def query(signal: Signal, scope: Scope) -> str:
@@ -58,6 +62,7 @@ def query(signal: Signal, scope: Scope) -> str:
         container=scope.container,
         cluster=scope.cluster,
         airflow=scope.airflow,
+        tasks=scope.tasks,
         window=f"{scope.window}s",
         rounds=f"{scope.rounds}s",
     )
@@ -157,11 +162,16 @@ ANONYMOUS_MEMORY = Signal(
 MEMORY = (PROCESS_KILLS, PROCESS_KILLS_BEFORE, PEAK, WORKING_SET, SAMPLED_AT, ANONYMOUS_MEMORY)
 """Asked in every turn."""
 
+
+def _of_workloads(promql: str) -> str:
+    """The most of each workload: the name of a pod is that, and what its ReplicaSet or StatefulSet adds."""
+    pods = '"(.+?)(-[a-z0-9]{6,10}-[a-z0-9]{5}|-[0-9]+)"'
+    return f'max by (workload) (label_replace({promql},"workload","$$1","pod",{pods}))'
+
+
 HOURLY_PEAKS = Signal(
     "hourly_peaks",
-    # The name of a pod is its workload's, and what its ReplicaSet or StatefulSet adds.
-    'max by (workload) (label_replace(max_over_time(container_memory_rss{$container}[1h]),"workload","$$1","pod",'
-    '"(.+?)(-[a-z0-9]{6,10}-[a-z0-9]{5}|-[0-9]+)"))',
+    _of_workloads("max_over_time(container_memory_rss{$container}[1h])"),
     "bytes",
     "the history begins with the operator",
 )
@@ -235,5 +245,90 @@ NODE_CPU = Signal(
     "only the container's own limit and throttling tell whether CPU is short",
 )
 
+CORES = Signal(
+    "cores",
+    apart({"cpu": CPU.promql, "throttled": THROTTLED.promql}),
+    "cores, and share of the scheduling periods",
+    "CPU is not changed",
+    parts=("cpu", "throttled"),
+)
+"""Both as one question, where the policy names CPU and nothing asks for the four below."""
+
+HOURLY_CORES = Signal(
+    "hourly_cores",
+    _of_workloads("max_over_time(rate(container_cpu_usage_seconds_total{$container}[$window])[1h:1m])"),
+    "cores",
+    "the history of CPU begins with the operator",
+)
+"""The most of each hour, averaged over the window as the operator itself sees it; asked where the policy names CPU."""
+
 CONTAINERS = (CPU, CPU_OF_ROUNDS, THROTTLED, NODE_CPU)
 """Asked where slots or parsing are tuned, or tasks run in a scheduler that the policy names."""
+
+# Pods of the KubernetesExecutor's tasks, from cAdvisor and, where it is there, kube-state-metrics.
+
+DAYS = 14
+"""Days that are asked for: two weeks hold a weekly peak twice, and most sources keep 15 days."""
+
+STEM = "(.+)-[a-z0-9]{8}"
+"""The name of a task's pod: what is made of its DAG and task, and eight random characters."""
+
+USUAL = 0.9
+"""Share of a task's runs that stayed below what counts as usual."""
+
+MOST_TASKS = 300
+"""Most tasks that one answer tells, those whose pods run most; beside as many that were killed."""
+
+
+def _of_pods(function: str, series: str, days: int = DAYS) -> str:
+    """One value for each pod that there was."""
+    whole = series if "{" in series else f"{series}{{$tasks}}"
+    return f"max by (pod) ({function}({whole}[{days}d]))"
+
+
+def _by_task(how: str, pods: str, of: str = "") -> str:
+    return f'{how} by (stem) ({of}label_replace({pods},"stem","$$1","pod","{STEM}"))'
+
+
+def _set(kind: str, days: int) -> str:
+    """A request or a limit of memory, of each pod."""
+    told = _of_pods("max_over_time", f'kube_pod_container_resource_{kind}{{resource="memory",$tasks}}', days)
+    known = {"limits": "container_spec_memory_limit_bytes"}
+    return f"({told} or {_of_pods('max_over_time', known[kind], days)})" if kind in known else told
+
+
+def _lately(kind: str) -> str:
+    """The same of each task: of its pods of a day, else of all."""
+    return " or ".join(_by_task("max", _set(kind, days)) for days in (1, DAYS))
+
+
+_RUN = _of_pods("max_over_time", "container_memory_rss")
+_KILLED = f"({_of_pods('max_over_time', 'container_oom_events_total')} > 0)"
+_LOOKS = _by_task("sum", _of_pods("count_over_time", "container_memory_rss"))
+
+OF_TASKS = {
+    "task_runs": _by_task("count", _RUN),
+    "task_looks": _LOOKS,
+    "task_usual": _by_task("quantile", _RUN, f"{USUAL},"),
+    "task_most": _by_task("max", _RUN),
+    "task_peak": _by_task("max", _of_pods("max_over_time", "container_memory_max_usage_bytes")),
+    "task_kills": _by_task("count", _KILLED),
+    "task_killed_at": _by_task("max", f"({_set('limits', DAYS)} and on (pod) {_KILLED})"),
+    "task_limit": _lately("limits"),
+    "task_request": _lately("requests"),
+}
+"""What each is, by what the names of a task's pods begin with: pods, samples of them, the peak of anonymous memory that
+the usual share of them stayed below, the largest, the kernel's own largest (page cache included), pods in which
+something was killed for memory, the largest limit of those, and limit and request of its pods of late."""
+
+TASK_RUNS = Signal(
+    "task_runs",
+    f"({apart(OF_TASKS)}) and on (stem) (topk({MOST_TASKS}, {_LOOKS}) or topk({MOST_TASKS}, {OF_TASKS['task_kills']}))"
+    f' or label_replace(count({OF_TASKS["task_runs"]}),"signal","task_groups","","")',
+    "as each is named",
+    "nothing is recommended for pods of tasks",
+    parts=(*OF_TASKS, "task_groups"),
+    lasts=3600.0,
+    rests=900.0,
+)
+"""It is asked once an hour where the policy names `tasks`, as it reads the samples of two weeks."""

@@ -4,10 +4,11 @@ A raise comes before the peak that is foreseen; a decrease comes late, is far sm
 missing or new evidence.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from airflow_tuner import api, kills, quantity
+from airflow_tuner import api, kills, planned, quantity
 from airflow_tuner.footprint import Footprint
 from airflow_tuner.forecast import AHEAD, DAY, Forecast, forecast
 from airflow_tuner.history import History, hour_of
@@ -92,6 +93,8 @@ def assess(subject: Subject) -> Sizing:
     ahead = forecast(history, hour, days)
     if not ahead:
         return Sizing()
+    if subject.runs_tasks:
+        ahead = planned.kept(ahead, history, hour, subject.seen.due)
     soon, held_for = _spans(subject)
     foreseen = replace(max(ahead[:held_for], key=lambda one: one.safe), usual=max(one.usual for one in ahead[:soon]))
     known = (unleaked(pod, subject.seen.at) for pod in workload.living)
@@ -115,7 +118,7 @@ def assess(subject: Subject) -> Sizing:
     if kept and equal(spec, workload):
         lower = now
     if (less := _less(now, lower)) != now:
-        hold = _held(subject, history)
+        hold = _memory_held(subject, history)
         return Sizing(
             foreseen, target, None if hold else _step(subject, foreseen, less, carried, "MemoryReleased"), hold
         )
@@ -155,10 +158,15 @@ def equal(spec: api.Spec, workload: Workload) -> bool:
     own, component = spec.worker(workload.target, workload.name), spec.component(workload.component)
     entry = own if workload.component == "worker" else component
     stated = entry is not None and entry.memory.limit_equals_request
+    return stated or guaranteed(workload)
+
+
+def guaranteed(workload: Workload) -> bool:
+    """Its pods are Guaranteed; without pods, as its container says."""
     born = all(
         key in workload.limits and workload.requests.get(key) == workload.limits[key] for key in ("cpu", "memory")
     )
-    return stated or any(pod.guaranteed for pod in workload.pods) or (not workload.pods and born)
+    return any(pod.guaranteed for pod in workload.pods) or (not workload.pods and born)
 
 
 def _more(subject: Subject, target: Memory) -> Memory:
@@ -199,36 +207,52 @@ def _within(subject: Subject, seconds: int) -> bool:
     return changed is not None and subject.seen.at - changed < timedelta(seconds=seconds)
 
 
-def _held(subject: Subject, history: History) -> str:
-    """Why memory that is not needed is kept for now; empty where it may be released."""
-    spec, seen, past, pods = subject.spec, subject.seen, subject.past, subject.workload.pods
-    hour, living = hour_of(seen.at), subject.workload.living
-    known, whole = history.week_before(hour)
+def held(subject: Subject, history: History, own: Mapping[str, bool], *, recent: bool) -> str:
+    """Why what is not needed is kept for now, be it memory or CPU; empty where it may be released.
 
-    def within(at: datetime | None, span: timedelta) -> bool:
-        return at is not None and seen.at - at < span
-
-    fresh = seen.metrics.state is MetricsState.FRESH and living and all(pod.usage.anonymous for pod in living)
-    killed = any(
-        within(None if pod.death is None else pod.death.at, AFTER_KILL) or kills.recent_process_kills(pod.usage)
-        for pod in pods
-    )
+    `own`: the reasons that hold for one of them alone; `recent`: the cooldown after its last change is running.
+    """
+    spec, seen, changed = subject.spec, subject.seen, subject.past.template_changed
+    known, whole = history.week_before(hour_of(seen.at))
     reasons = {
         "the policy forbids it (changes.releases: false)": spec.mode is api.Mode.ENFORCE and not spec.changes.releases,
         "the past is still being read": seen.reading,
         f"only {known} hours of the last week are known": not whole,
-        "what the pods hold now is not known": not fresh,
-        "they leak": any(leaks(pod) for pod in living),
+        **own,
         "this is no usual time: a DAG runs away, or the database is slow": not seen.usual,
+        "the template was changed within a day": changed is not None and seen.at - changed < AFTER_TEMPLATE,
+        "the cooldown after the last change is running": recent,
+    }
+    why = next((reason for reason, holds in reasons.items() if holds), "")
+    return why and f"Less would do, but {why}."
+
+
+def fresh(subject: Subject) -> bool:
+    """What its pods take now can be known."""
+    return subject.seen.metrics.state is MetricsState.FRESH and bool(subject.workload.living)
+
+
+def _memory_held(subject: Subject, history: History) -> str:
+    seen, past, living = subject.seen, subject.past, subject.workload.living
+    never = planned.new(seen.due)
+
+    def within(at: datetime | None, span: timedelta) -> bool:
+        return at is not None and seen.at - at < span
+
+    killed = any(
+        within(None if pod.death is None else pod.death.at, AFTER_KILL) or kills.recent_process_kills(pod.usage)
+        for pod in subject.workload.pods
+    )
+    own = {
+        "what the pods hold now is not known": not fresh(subject) or not all(pod.usage.anonymous for pod in living),
+        "they leak": any(leaks(pod) for pod in living),
         "something was killed for memory within six hours": killed
         or within(past.raised.at if past.raised else None, AFTER_KILL)
         or within(past.endured_at, AFTER_KILL),
         "the node was short of memory within a day": within(past.pressed, AFTER_TEMPLATE),
-        "the template was changed within a day": within(past.template_changed, AFTER_TEMPLATE),
-        "the cooldown after the last change is running": _within(subject, spec.changes.cooldown.lower_seconds),
+        f"{never} never ran, and is due within a day": bool(never) and subject.runs_tasks,
     }
-    why = next((reason for reason, holds in reasons.items() if holds), "")
-    return why and f"Less would do, but {why}."
+    return held(subject, history, own, recent=_within(subject, subject.spec.changes.cooldown.lower_seconds))
 
 
 def _step(subject: Subject, foreseen: Forecast, after: Memory, carried: int, reason: str) -> Step:
@@ -244,7 +268,7 @@ def _step(subject: Subject, foreseen: Forecast, after: Memory, carried: int, rea
         slots = counted(subject.slots or 0, "busy slot takes", "busy slots take")
         bound = f" The limit is what {slots}: {subject.law.told(subject.slots or 0, 0) if subject.law else ''}."
     elif after.limit == subject.bounds.max:
-        bound = f" The policy's maximum is {readable(subject.bounds.max)}."
+        bound = f" {subject.bounds.told[0].upper()}{subject.bounds.told[1:]}."
     days, (soon, held_for) = subject.spec.objectives.days_per_out_of_memory, _spans(subject)
     coming = "this hour takes" if soon == 1 else f"the {soon} hours from this one on take"
     return Step(

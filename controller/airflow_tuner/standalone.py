@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from airflow_tuner import api, checkpoint, compose, learning, override, policies, project, reconcile, status, witness
+from airflow_tuner.budget import EXEMPT, Ledger
 from airflow_tuner.engine import Engine
 from airflow_tuner.errors import Misconfigured, TunerError
 from airflow_tuner.history import History
@@ -149,6 +150,8 @@ class Turns:
     witnessed: witness.Memory = witness.NOTHING
     histories: dict[str, History] | None = None
     """`None`: not read yet."""
+    ledger: Ledger = field(default_factory=Ledger)
+    """The ordinary changes of the last hour."""
     told: str = ""
     """The last problem that was logged."""
     begun: dict[tuple[str, str], datetime] = field(default_factory=dict)
@@ -244,6 +247,7 @@ class Turns:
         memory = self._memory()
         if self.histories is None:
             self.histories = checkpoint.histories(memory, identity)
+            self.ledger.recall([prior.history], now)
         seen = await self.project.observe(spec, prior, now)
         known = reconcile.Known(
             memory=memory,
@@ -251,6 +255,7 @@ class Turns:
             evictions=self._undone(prior, seen),
             histories=self.histories,
             witnessed=self.witnessed,
+            ledger=self.ledger,
         )
         return reconcile.concluded(policy, spec, prior, seen, known)
 
@@ -270,10 +275,12 @@ class Turns:
             log.warning("%s", why, extra={"told": {"event": "RolledBack"}})
         told = await self.look(now)
         self.witnessed, self.histories = told.witnessed, dict(told.seen.histories)
+        acts = told.spec.mode is api.Mode.ENFORCE and not told.paused
+        self.ledger.spend(sum(change.reason not in EXEMPT for change in told.decision.changes) if acts else 0, now)
         # From here on it counts: a tuner that is killed now finds it, and finishes the work.
         self._write(told, now)
         asked = 0
-        if told.spec.mode is api.Mode.ENFORCE and not told.paused:
+        if acts:
             known = self.refusals.keys()
             asked, self.refusals = await self.project.act(told.decision, told.seen.refusals)
             asked += len(self.refusals.keys() - known)

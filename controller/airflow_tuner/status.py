@@ -1,12 +1,14 @@
 """From the old status, the observation and the decision to the new status. Pure; nothing changes without a cause."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal
 
-from airflow_tuner import api, environment, helm, quantity
+from airflow_tuner import api, environment, helm, quantity, task_page
 from airflow_tuner.model import (
     Change,
+    Cpu,
     Decision,
     Finding,
     Memory,
@@ -17,8 +19,8 @@ from airflow_tuner.model import (
     Values,
     Workload,
 )
-from airflow_tuner.past import from_tuned, moments_of, moved, whole
-from airflow_tuner.quantity import mebibytes, readable
+from airflow_tuner.past import cpu_from_tuned, from_tuned, moments_of, moved, same_template, whole
+from airflow_tuner.quantity import mebibytes, readable, readable_cpu
 from airflow_tuner.restarts import Waiting
 from airflow_tuner.sentence import counted, fitted, listed, short
 
@@ -68,6 +70,7 @@ def rendered(
         tuned=tuned[:TARGETS],
         history=history,
         helm_values=_advice(spec, seen, decision),
+        **task_page.fields(spec, seen, prior),
     )
 
 
@@ -96,10 +99,12 @@ def as_written(status: api.Status) -> dict[str, Any]:
 
 def written(values: Values) -> api.Values:
     """Values as the status has them."""
-    memory = values.memory
+    memory, cpu = values.memory, values.cpu
     return api.Values(
         request=None if memory.request is None else mebibytes(memory.request),
         limit=None if memory.limit is None else mebibytes(memory.limit),
+        cpu_request=None if cpu.request is None else quantity.cpu(cpu.request),
+        cpu_limit=None if cpu.limit is None else quantity.cpu(cpu.limit),
         concurrency=values.concurrency,
         parsing_interval_seconds=values.interval,
         parsing_processes=values.processes,
@@ -119,13 +124,28 @@ def needs_slots(target: TargetDecision, pod: Pod) -> bool:
 
 
 def needs_resize(target: TargetDecision, name: str) -> bool:
-    """A pod is ours to resize, and has other memory than it should have by now."""
+    """A pod is ours to resize, and has other memory or CPU than it should have by now."""
     pod = next(pod for pod in target.workload.pods if pod.name == name)
+    return needs_memory(target, pod) or needs_cpu(target, pod)
+
+
+def needs_memory(target: TargetDecision, pod: Pod) -> bool:
+    """Its memory is ours to resize, and is not what it should be by now."""
     wanted = resized(target, pod)
     if wanted is None:
         return False
     running = pod.running or pod.memory
     return pod.memory != wanted or (running.limit or 0) < (wanted.limit or 0)
+
+
+def needs_cpu(target: TargetDecision, pod: Pod) -> bool:
+    """The same of its CPU, whose request may wait for room by itself."""
+    wanted = resized_cpu(target, pod)
+    if wanted is None:
+        return False
+    running = pod.running_cpu or pod.cpu
+    less = (running.request or 0) < (wanted.request or 0) or (running.limit or 0) < (wanted.limit or 0)
+    return pod.cpu != wanted or less
 
 
 def resized(target: TargetDecision, pod: Pod) -> Memory | None:
@@ -135,15 +155,54 @@ def resized(target: TargetDecision, pod: Pod) -> Memory | None:
     that a resize would restart, gets its values at its next creation. It keeps more than was decided where somebody
     else gave it that, or where it holds too much to give it back now.
     """
-    desired = from_tuned(target.tuned)
+    desired = meant(target, pod)
     if desired is None or pod.ending or pod.memory.limit is None or desired.limit is None:
         return None
     ours = bool(pod.decision) or pod.resized or whole(pod.memory) == target.workload.template
     if pod.restarts_on_resize or not ours:
         return None
-    if lowerable(pod, desired.limit) and (not pod.guaranteed or desired.request == desired.limit):
+    if not lowerable(pod, desired.limit):
+        desired = Memory(max(desired.request or 0, pod.memory.request or 0), max(desired.limit, pod.memory.limit))
+    return _in_class(desired, pod, target.workload)
+
+
+def _in_class(memory: Memory, pod: Pod, workload: Workload) -> Memory:
+    """`memory` with which a running pod keeps its QoS class: the API server refuses a resize that would change it."""
+    if pod.guaranteed:
+        return replace(memory, request=memory.limit)
+    # Of CPU that is not ours the template alone is known here.
+    stated = workload.limits.get("cpu")
+    ours, theirs = pod.cpu.request == pod.cpu.limit, stated is not None and workload.requests.get("cpu") == stated
+    if memory.request == memory.limit and (theirs if pod.cpu.limit is None else ours):
+        return replace(memory, request=(memory.limit or 0) - quantity.MEBIBYTE)
+    return memory
+
+
+def meant(target: TargetDecision, pod: Pod) -> Memory | None:
+    """What was decided, as far as the pod's node has room for it; `None`: nothing is tuned."""
+    desired, most = from_tuned(target.tuned), target.rooms.get(pod.name)
+    if desired is None or most is None or desired.limit is None or desired.limit <= most:
         return desired
-    return Memory(max(desired.request or 0, pod.memory.request or 0), max(desired.limit, pod.memory.limit))
+    return Memory(min(desired.request or 0, most), most)
+
+
+def resized_cpu(target: TargetDecision, pod: Pod) -> Cpu | None:
+    """The CPU that a running pod should have; `None`: it is not ours to resize.
+
+    Ours as for memory. A limit is neither added nor lowered; a request is lowered where nobody else has set it.
+    """
+    desired, workload = cpu_from_tuned(target.tuned), target.workload
+    if desired is None or desired.request is None or pod.ending or pod.restarts_for_cpu:
+        return None
+    # The first request of a pod that has none of anything would give it another QoS class.
+    bare = pod.cpu.request is None and pod.memory.request is None
+    if bare or not (pod.decision or pod.resized or pod.cpu == workload.stated.cpu):
+        return None
+    limit = None if pod.cpu.limit is None else max(pod.cpu.limit, desired.limit or 0)
+    request = max(desired.request, pod.cpu.request or 0) if pod.foreign_cpu else desired.request
+    if limit is not None:
+        request = limit if pod.guaranteed else min(request, limit)
+    return Cpu(request, limit)
 
 
 def lowerable(pod: Pod, limit: int) -> bool:
@@ -182,7 +241,7 @@ def _target(target: TargetDecision, seen: Observation, prior: api.Status, change
     workload = target.workload
     moments = moments_of(prior, workload.target)
     before = next((item for item in prior.targets if item.name == workload.target), None)
-    if before is not None and before.template != written(workload.values):
+    if before is not None and not same_template(before.template, written(workload.values)):
         # Another template may fit the quota that the last one did not.
         told = {"refused": None, "template": seen.at.isoformat()}
         moments = (moments or api.Moments()).model_copy(update=told)
@@ -212,22 +271,21 @@ def _smallest(workload: Workload, line: str | None) -> Values:
     """The smallest of each that is in force in a running pod."""
     slots = [pod.slots.processes for pod in workload.living if pod.slots is not None]
     born = [environment.stated(workload.component, pod.environment, line) for pod in workload.living]
+    memory = [pod.running for pod in workload.living if pod.running is not None]
+    cpu = [pod.running_cpu for pod in workload.living if pod.running_cpu is not None]
     return Values(
-        _smallest_memory(workload),
+        Memory(_least([one.request for one in memory]), _least([one.limit for one in memory])),
+        cpu=Cpu(_least([one.request for one in cpu]), _least([one.limit for one in cpu])),
         concurrency=min(slots or [told.concurrency for told in born if told.concurrency], default=None),
         interval=min((told.interval for told in born if told.interval), default=None),
         processes=min((told.processes for told in born if told.processes), default=None),
     )
 
 
-def _smallest_memory(workload: Workload) -> Memory:
-    running = [pod.running for pod in workload.living if pod.running is not None]
-    requests = [memory.request for memory in running if memory.request is not None]
-    limits = [memory.limit for memory in running if memory.limit is not None]
-    return Memory(
-        request=min(requests) if running and len(requests) == len(running) else None,
-        limit=min(limits) if running and len(limits) == len(running) else None,
-    )
+def _least(sizes: Sequence[int | None]) -> int | None:
+    """The smallest of them; `None` where one is not set."""
+    known = [size for size in sizes if size is not None]
+    return min(known) if known and len(known) == len(sizes) else None
 
 
 def _summary(spec: api.Spec, findings: tuple[Finding, ...], decision: Decision) -> str:
@@ -249,6 +307,8 @@ def _last_change(history: Iterable[api.Change]) -> str:
         f"{name}{then if then is not None else 'none'} -> {now if now is not None else 'none'}"
         for name, then, now in (
             ("", before.limit, after.limit),
+            ("CPU limit ", before.cpu_limit, after.cpu_limit),
+            ("CPU request ", before.cpu_request, after.cpu_request),
             ("slots ", before.concurrency, after.concurrency),
             ("parsing interval ", before.parsing_interval_seconds, after.parsing_interval_seconds),
             ("processes ", before.parsing_processes, after.parsing_processes),
@@ -313,6 +373,12 @@ def _conditions(
             if seen.broker
             else condition("BrokerAvailable", "BrokerAnswers", "Slots can be changed while workers run.", value=True)
         )
+    if seen.calendar is not None:
+        more.append(
+            condition("CalendarAvailable", "CalendarUnavailable", seen.calendar, value=False)
+            if seen.calendar
+            else condition("CalendarAvailable", "CalendarAnswers", "It is known which DAGs run next.", value=True)
+        )
     return [
         ready,
         condition("MetricsAvailable", seen.metrics.state.value, seen.metrics.message, value=fresh),
@@ -342,10 +408,17 @@ def _behind(targets: list[TargetDecision]) -> str:
     told = []
     for target in targets:
         desired = from_tuned(target.tuned) or Memory()
-        pods = [pod.name for pod in target.workload.living if needs_resize(target, pod.name)]
+        pods = [pod.name for pod in target.workload.living if needs_memory(target, pod)]
+        cpu = [pod.name for pod in target.workload.living if needs_cpu(target, pod)]
         slots = [pod.name for pod in target.workload.living if needs_slots(target, pod)]
         if pods:
             told.append(f"{listed(pods)} of {short(target.workload.target)} to {readable(desired.limit or 0)}")
+        if cpu:
+            wanted = target.desired.cpu
+            limit = "" if wanted.limit is None else f" of at most {readable_cpu(wanted.limit)}"
+            told.append(
+                f"{listed(cpu)} of {short(target.workload.target)} to {readable_cpu(wanted.request or 0)}{limit}"
+            )
         if slots:
             told.append(f"{listed(slots)} of {short(target.workload.target)} to {target.desired.concurrency} slots")
     return f"Not yet in force: {'; '.join(told)}."

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from airflow_tuner import api, kills, quantity
 from airflow_tuner.model import SERVICE, Kill, Kind, Memory, Values, Workload
-from airflow_tuner.quantity import readable
+from airflow_tuner.quantity import readable, readable_cpu
 from airflow_tuner.sentence import fitted, short
 
 OOM_FACTOR = 1.5
@@ -50,6 +50,8 @@ class Past:
     """Last change of any kind."""
     memory_changed: datetime | None = None
     """Last change of its memory."""
+    cpu_changed: datetime | None = None
+    """Last change of its CPU."""
     slots_changed: datetime | None = None
     """Last change of its slots."""
     parsing_changed: datetime | None = None
@@ -77,12 +79,58 @@ class Bounds:
     where: str
     min: int
     max: int
+    """The policy's maximum, or less where something else leaves less."""
+    holder: str = ""
+    """What leaves less than the policy, with its numbers, as a clause; empty: nothing."""
+    remedy: str = "Raise memory.max"
+    """What would leave more."""
+    shared: bool = False
+    """What leaves less binds all pods together: more of them would have no more."""
+    settled: Memory = Memory()
+    """What is set already; the following do not change it."""
+    request: int | None = None
+    """The most that a request may be."""
+    request_holder: str = ""
+    """What bounds it, as a clause."""
+    least: int = 0
+    """The least that a request may be."""
+    ratio: float | None = None
+    """So many times its request a limit may be."""
+    equal: bool = False
+    """Request and limit move together."""
+    closed: bool = False
+    """There is not even room for the minimum: nothing can be decided."""
+
+    @property
+    def told(self) -> str:
+        """Why there is no more, as a clause."""
+        return self.holder or f"the policy's maximum is {readable(self.max)}"
+
+    @property
+    def named(self) -> str:
+        """The maximum as part of a sentence."""
+        return f"{readable(self.max)}, as {self.holder}" if self.holder else f"memory.max = {readable(self.max)}"
 
     def hold(self, memory: Memory) -> Memory:
         """`memory` inside the bounds, its request not above its limit; what is not set stays so."""
         limit = None if memory.limit is None else min(max(memory.limit, self.min), self.max)
         request = None if memory.request is None else min(max(memory.request, self.min), limit or self.max)
-        return Memory(request, limit)
+        held = Memory(request, limit)
+        return held if held == self.settled else self._fitted(held)
+
+    def _fitted(self, memory: Memory) -> Memory:
+        """`memory` as quotas, limit ranges and nodes would have it too."""
+        request, limit = memory.request, memory.limit
+        if request is None:
+            return memory
+        if self.ratio is not None and limit is not None:
+            request = max(request, quantity.rounded(limit / self.ratio))
+        request = max(request, self.least)
+        if self.request is not None:
+            request = min(request, self.request)
+        if self.equal and limit is not None:
+            request = limit
+        return Memory(request, None if limit is None else max(limit, request))
 
 
 def first_of_all(bounds: Bounds, workload: Workload, past: Past, before: Values) -> Step | None:
@@ -101,8 +149,9 @@ def pods_refused(workload: Workload, past: Past, before: Values) -> Step | None:
     if refusal is None or tuned is None or before == workload.values:
         return None
     ours = refusal.at >= datetime.fromisoformat(tuned.since) or tuned.limits.memory in refusal.why
+    sized = ("memory",) if tuned.requests.cpu is None else ("memory", "cpu")
     # A quota on something else, such as the number of pods, is no matter of ours.
-    if not ours or ("exceeded quota" in refusal.why and "memory" not in refusal.why):
+    if not ours or ("exceeded quota" in refusal.why and not any(name in refusal.why for name in sized)):
         return None
     return Step(
         workload.values,
@@ -110,6 +159,18 @@ def pods_refused(workload: Workload, past: Past, before: Values) -> Step | None:
         f"Withdrawn, because the API server refuses pods of {short(workload.label)} with it: "
         f"{fitted(refusal.why, 400)} New pods follow the template again; running pods keep what they have. Nothing is "
         f"decided for them until {refusal.at + REFUSED:%H:%M}.",
+    )
+
+
+def no_room(bounds: Bounds, workload: Workload, before: Values) -> Step | None:
+    """What was decided below a minimum for which there is no room is withdrawn: admission does not take it any more."""
+    if before == workload.values or (before.memory.limit or bounds.min) >= bounds.min:
+        return None
+    return Step(
+        workload.values,
+        "BoundsChanged",
+        f"The policy's minimum is now {readable(bounds.min)}, and {bounds.holder}: new pods of {short(workload.label)} "
+        "follow the template; running pods are left as they are.",
     )
 
 
@@ -151,6 +212,8 @@ def _template_changed(bounds: Bounds, workload: Workload, old: Values) -> Step:
         for name, then, now in (
             ("limit", _text(old.memory.limit), _text(new.memory.limit)),
             ("request", _text(old.memory.request), _text(new.memory.request)),
+            ("CPU request", cpu_text(old.cpu.request), cpu_text(new.cpu.request)),
+            ("CPU limit", cpu_text(old.cpu.limit), cpu_text(new.cpu.limit)),
             ("slots", old.concurrency, new.concurrency),
             ("parsing interval", old.interval, new.interval),
             ("parsing processes", old.processes, new.processes),
@@ -179,8 +242,7 @@ def _out_of_memory(
     limit = min(max(asked, bounds.min, memory.request or 0), bounds.max)
     if memory.limit is not None and limit <= memory.limit:
         return None
-    guaranteed = any(pod.guaranteed for pod in workload.pods)
-    after = bounds.hold(Memory(limit if guaranteed else memory.request or bounds.min, limit))
+    after = bounds.hold(Memory(memory.request or bounds.min, limit))
     second = " It was the second kill within the hour." if again else ""
     why = (
         f"Memory limit {_text(memory.limit)} -> {readable(limit)} for all {workload.unit}s of {short(workload.label)}, "
@@ -188,9 +250,14 @@ def _out_of_memory(
         f"and that limit + {readable(PROBE_SPIKE)}."
     )
     if asked > limit:
-        why += f" It asked for {readable(asked)}; the policy's maximum is {readable(bounds.max)}."
-    if guaranteed and workload.kind != SERVICE:
-        why += " The request moves with the limit, as the pods are Guaranteed."
+        why += f" It asked for {readable(asked)}; {bounds.told}."
+    if bounds.equal and workload.kind != SERVICE:
+        born = any(pod.guaranteed for pod in workload.pods)
+        why += (
+            f" The request moves with the limit, as {'the pods are Guaranteed' if born else 'limitEqualsRequest says'}."
+        )
+    elif bounds.ratio is not None and (after.request or 0) > max(memory.request or 0, bounds.min):
+        why += f" The request rises with it, as a LimitRange allows limits of {bounds.ratio:g} x the request at most."
     return Step(replace(before, memory=after), "OutOfMemory", why)
 
 
@@ -257,21 +324,21 @@ def _limits_missing(bounds: Bounds, workload: Workload, before: Values) -> Step 
     peaks = [sample.value for sample in known if sample is not None]
     if before.memory.limit is not None or not peaks:
         return None
-    if any(pod.guaranteed for pod in workload.living):
-        # Where nothing is reserved, request and limit are one number.
-        return Step(
-            replace(before, memory=Memory(bounds.max, bounds.max)),
-            "LimitsMissing",
-            f"Memory limit none -> {readable(bounds.max)}: there was no limit; the first one is the policy's maximum "
-            f"(the largest working set seen is {readable(int(max(peaks)))}).",
-        )
+    if bounds.holder and bounds.max < max(peaks) + PROBE_SPIKE:
+        # A first limit below what is in use would kill what runs well.
+        return None
     after = bounds.hold(Memory(max(before.memory.request or 0, quantity.rounded(max(peaks))), bounds.max))
+    if workload.kind == SERVICE:
+        told = f"the first one is the policy's maximum (the largest working set seen is {readable(int(max(peaks)))})."
+        why = f"Memory limit none -> {readable(bounds.max)}: there was no limit; {told}"
+        return Step(replace(before, memory=after), "LimitsMissing", why)
     return Step(
         replace(before, memory=after),
         "LimitsMissing",
         f"Memory limit none -> {readable(bounds.max)}, request {_text(before.memory.request)} -> "
         f"{_text(after.request)}, at the pods' next creation: there was no limit; the first one is the policy's "
-        f"maximum, the request the largest working set seen ({readable(int(max(peaks)))}).",
+        f"maximum{f', or less: {bounds.holder}' if bounds.holder else ''}, the request the largest working set seen "
+        f"({readable(int(max(peaks)))}).",
     )
 
 
@@ -292,6 +359,11 @@ def _told(killed: Sequence[Kill], unit: str = "pod") -> str:
 
 def _text(size: int | None) -> str:
     return "none" if size is None else readable(size)
+
+
+def cpu_text(size: int | None) -> str:
+    """Thousandths of a core for a sentence."""
+    return "none" if size is None else readable_cpu(size)
 
 
 def _shown(value: object) -> str:

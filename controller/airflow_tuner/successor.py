@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_tuner import api, compose, environment
+from airflow_tuner.room import DECISION
 
 OWN_NETWORK = ("host", "none", "container:")
 """Network modes without networks of the engine."""
@@ -23,7 +24,7 @@ def body(item: compose.Object, base: compose.Baseline, tuned: api.Tuned, image: 
     others = [entry for entry in config.get("Env") or [] if entry.partition("=")[0] not in environment.NAMES]
     ours = {**base.environment, **{str(one.name): one.value for one in tuned.env}}
     config["Env"] = [*others, *(f"{name}={value}" for name, value in sorted(ours.items()))]
-    labels = {compose.DECISION: tuned.decision, compose.ORIGINAL: base.written}
+    labels = {DECISION: tuned.decision, compose.ORIGINAL: base.written}
     config["Labels"] = {**(config.get("Labels") or {}), **labels}
     if config.get("Hostname") == item["Id"][:12]:
         # The engine's own choice: the short id.

@@ -11,10 +11,11 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from airflow_tuner import executor, questions, singles
+from airflow_tuner import executor, questions, singles, triggers
 from airflow_tuner.executor import Executors
 from airflow_tuner.signals import Series
 from airflow_tuner.singles import Held, TaskMemory
+from airflow_tuner.triggers import Triggerer
 
 SECONDS_SENT_AS_MILLISECONDS = 1000.0
 LEAST = 120
@@ -176,16 +177,6 @@ class Parsing:
 
 
 @dataclass(frozen=True, slots=True)
-class Triggerer:
-    """How full the triggerers are; Airflow 2 does not say it."""
-
-    running: int | None
-    """Triggers in one of them."""
-    free: int
-    """Triggers that one of them could still take, at most within three minutes."""
-
-
-@dataclass(frozen=True, slots=True)
 class Airflow:
     """What Airflow says of itself. `problem` says what is missing."""
 
@@ -262,14 +253,8 @@ def read(answers: Answers, line: str | None, runs: Executors = executor.UNKNOWN)
         beats=rates["beats"],
         # Gauges outlive their sender; between two rounds of parsing the age of the files still moves.
         import_errors=_whole(rates.get("import_errors")) if rates.get("parses") or rates.get("files") else None,
-        triggerer=_triggerer(rates) if rates.get("triggerer_beats") else None,
+        triggerer=triggers.read(rates, answers.get(questions.TRIGGERS.name, ())),
     )
-
-
-def _triggerer(rates: Mapping[str, float]) -> Triggerer | None:
-    if "triggers_free" not in rates:
-        return None
-    return Triggerer(_whole(rates.get("triggers")), round(rates["triggers_free"]))
 
 
 def _senders(gauges: tuple[Series, ...]) -> set[tuple[tuple[str, str], ...]]:

@@ -7,7 +7,7 @@ field that is not known is an error.
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import datetime
 from typing import Any, Literal
 
@@ -49,6 +49,8 @@ class Target:
     """What new pods get at admission, as in `status.tuned` of a policy; absent: what the template says."""
     slots_decided: bool = False
     """The number of slots is decided, not only stated in the template: workers that run are held to it."""
+    rooms: Mapping[str, int] = field(default_factory=dict)
+    """By pod: the most that its limit may be raised to, where its node has no room for what is desired."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +166,7 @@ def _target(item: TargetDecision) -> Target:
         item.change,
         item.tuned,
         item.slots_decided,
+        item.rooms,
     )
 
 
@@ -182,8 +185,8 @@ def _naive(value: object, where: str) -> Iterator[str]:
         if value.tzinfo is None:
             yield where
     elif is_dataclass(value) and not isinstance(value, type):
-        for field in fields(value):
-            yield from _naive(getattr(value, field.name), f"{where}.{to_camel(field.name)}")
+        for one in fields(value):
+            yield from _naive(getattr(value, one.name), f"{where}.{to_camel(one.name)}")
     elif isinstance(value, tuple):
         for number, item in enumerate(value):
             yield from _naive(item, f"{where}.{number}")

@@ -1,4 +1,4 @@
-"""Which tasks ran in a worker shortly before something in it was killed for memory. Pure.
+"""Which tasks ran in a worker shortly before something in it was killed for memory, and whose pods there were. Pure.
 
 Who was killed cannot be asked afterwards: what a dead worker ran is gone with it. So what each worker ran at the last
 looks is remembered, by the operator's process alone.
@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from airflow_tuner import lag
+from airflow_tuner import lag, task_runs
 from airflow_tuner.model import Observation, Pod, Ran, Workload
+from airflow_tuner.task_runs import TaskName
 from airflow_tuner.telemetry import Tasks
 
 BEFORE = timedelta(seconds=120)
@@ -21,6 +22,9 @@ SHOWN = timedelta(hours=1)
 
 MOST = 20
 """Most tasks that are kept of a worker."""
+
+MOST_TASKS = 2000
+"""Most tasks with pods of their own whose names are kept."""
 
 
 Look = Mapping[str, tuple[datetime, int]]
@@ -45,6 +49,8 @@ class Memory:
     marks: Mapping[str, Mark] = field(default_factory=dict)
     ran: Mapping[str, Ran] = field(default_factory=dict)
     """What ran before the last kill."""
+    tasks: Mapping[str, TaskName] = field(default_factory=dict)
+    """Tasks with pods of their own, by what the names of those begin with."""
 
 
 NOTHING = Memory()
@@ -60,7 +66,18 @@ def noted(memory: Memory, seen: Observation) -> Memory:
             last = _ran(memory, workload, pod, seen)
             if last is not None and seen.at - last.at <= SHOWN:
                 ran[pod.uid] = last
-    return Memory(looks, marks, ran)
+    return Memory(looks, marks, ran, _tasks(memory.tasks, seen))
+
+
+def _tasks(known: Mapping[str, TaskName], seen: Observation) -> Mapping[str, TaskName]:
+    """The tasks whose pods were seen, the last of them at the end."""
+    found = dict(known)
+    for pod in seen.task_pods:
+        name, stem = TaskName(pod.dag, pod.task), task_runs.stem(pod.name)
+        if stem and name.dag and name.task:
+            # Of long names what tells two tasks apart may be cut off: then it is neither's.
+            found[stem] = name if found.pop(stem, name) == name else TaskName()
+    return dict([*found.items()][-MOST_TASKS:])
 
 
 def _look(before: Look, pod: Pod, now: datetime) -> Look:

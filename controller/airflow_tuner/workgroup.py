@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from datetime import timedelta
 
-from airflow_tuner import api, environment, quantity, stranded
+from airflow_tuner import allowance, api, environment, quantity, stranded
 from airflow_tuner.autoscaler import VERTICAL
 from airflow_tuner.footprint import GROWN, Footprint
 from airflow_tuner.lag import Flow
@@ -72,9 +72,14 @@ def waits(group: Group) -> str:
 
 
 def room(group: Group, carried: Footprint) -> int:
-    """Slots that memory.max carries: as the model says, and as kills at that limit have shown."""
+    """Slots that the largest limit carries: as the model says, and as kills at that limit have shown."""
     room, endured, at = carried.most(group.bounds.max, group.slots), group.past.endured, group.past.endured_at
-    if endured is None or endured.concurrency is None or (endured.memory.limit or 0) < group.bounds.max:
+    if endured is None or endured.concurrency is None:
+        return room
+    had = group.before.memory.limit or 0
+    # On a node without room for the limit the kill comes again.
+    full = any(most < had for most in allowance.rooms(group.workload, group.seen).values())
+    if (endured.memory.limit or 0) < group.bounds.max and not full:
         return room
     if at is not None and group.seen.at - at > ENDURED:
         return room
@@ -93,7 +98,7 @@ def carrying(group: Group, carried: Footprint, slots: int) -> Memory:
     """The memory that carries so many slots: never less than before."""
     memory = group.before.memory
     limit = max(memory.limit or 0, carried.need(slots, slots - group.slots))
-    if any(pod.guaranteed for pod in group.workload.pods):
+    if group.bounds.equal:
         return Memory(limit, limit)
     if memory.request is None:
         return Memory(None, limit)

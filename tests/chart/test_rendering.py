@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from airflow_tuner import api, crd, lease
-from airflow_tuner.settings import read_sources
+from airflow_tuner.settings import read_apis, read_sources
 from testbed.commands import CommandFailed
 
 Object = dict[str, Any]
@@ -46,6 +46,14 @@ SWITCHES: dict[str, Object] = {
         "extraVolumeMounts": [TOKEN],
         "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
     },
+    "airflow apis": {
+        "airflow": {
+            "apis": {
+                "main": {"url": "http://api:8080", "namespace": "airflow", "secretName": "reader", "timeoutSeconds": 5},
+                "open": {"url": "https://other/airflow", "namespace": "other"},
+            }
+        },
+    },
     "broker secrets": {
         "celery": {
             "brokerSecrets": [
@@ -55,7 +63,9 @@ SWITCHES: dict[str, Object] = {
             ]
         }
     },
+    "few changes": {"changes": {"perHour": 5}},
     "no restarts": {"restarts": {"enabled": False}},
+    "nodes of watched namespaces": {"watchNamespaces": ["airflow"], "nodes": {"look": "Always"}},
     "service account": {"serviceAccount": {"name": "tuner", "annotations": {"role": "reader"}}},
     "own service account": {"serviceAccount": {"create": False, "name": "mine"}},
     "placement": {
@@ -116,6 +126,7 @@ def test_by_default_the_whole_cluster_is_watched(render: Render) -> None:
         "--sources=/etc/airflow-tuner/sources.yaml",
         "--health-port=8080",
         "--metrics-port=8081",
+        "--changes-per-hour=60",
         "--log-level=info",
         "--all-namespaces",
     ]
@@ -141,7 +152,10 @@ def test_watched_namespaces_bound_the_rights_the_flags_and_the_admission(render:
 def test_the_operator_has_these_rights_and_no_other(values: Object, render: Render) -> None:
     roles = {item["metadata"]["name"]: item for item in render(values) if item["kind"] in {"Role", "ClusterRole"}}
     assert roles.keys() == {"tuner-airflow-tuner", "tuner-airflow-tuner-lease"}
+    whole = not values.get("watchNamespaces")
     assert rights(roles["tuner-airflow-tuner"]) == {
+        *([("", "nodes", "list")] if whole else []),
+        *(("", kind, "list") for kind in ("resourcequotas", "limitranges")),
         *((api.GROUP, api.PLURAL, verb) for verb in ("get", "list", "watch")),
         *((api.GROUP, f"{api.PLURAL}/status", verb) for verb in ("get", "update", "patch")),
         *((api.GROUP, api.CHECKPOINT_PLURAL, verb) for verb in ("get", "create", "update")),
@@ -199,6 +213,20 @@ def test_without_restarts_nothing_may_be_evicted(render: Render) -> None:
     assert usual - rights(of_kind(render(SWITCHES["no restarts"]), "ClusterRole")) == {("", "pods/eviction", "create")}
 
 
+def test_nodes_are_looked_at_where_the_whole_cluster_is_watched_or_it_is_asked_for(render: Render) -> None:
+    usual = rights(of_kind(render(), "ClusterRole"))
+    assert usual - rights(of_kind(render({"nodes": {"look": "Never"}}), "ClusterRole")) == {("", "nodes", "list")}
+    objects = render(SWITCHES["nodes of watched namespaces"])
+    role = of_kind(objects, "ClusterRole")
+    assert (role["metadata"]["name"], rights(role)) == (
+        "tuner-airflow-tuner-nodes",
+        {("", "nodes", "list"), ("", "pods", "list")},
+    )
+    assert of_kind(objects, "ClusterRoleBinding")["roleRef"]["name"] == role["metadata"]["name"]
+    with pytest.raises(CommandFailed, match="look"):
+        render({"nodes": {"look": "Sometimes"}})
+
+
 def test_the_pod_keeps_to_the_restricted_pod_security_standard(render: Render) -> None:
     pod = of_kind(render(), "Deployment")["spec"]["template"]["spec"]
     container = pod["containers"][0]
@@ -231,11 +259,34 @@ def test_the_operator_reads_the_sources_the_chart_writes(render: Render, tmp_pat
     assert TOKEN in operator(objects)["volumeMounts"]
 
 
+def test_the_operator_reads_the_apis_the_chart_writes_and_their_secrets_are_mounted(
+    render: Render, tmp_path: Path
+) -> None:
+    objects = render(SWITCHES["airflow apis"])
+    file = tmp_path / "sources.yaml"
+    file.write_text(of_kind(objects, "ConfigMap")["data"]["sources.yaml"])
+    assert read_sources(file) == {}
+    apis = read_apis(file)
+    assert {name: (api.url, api.namespace, api.credentials) for name, api in apis.items()} == {
+        "main": ("http://api:8080", "airflow", Path("/etc/airflow-apis/main")),
+        "open": ("https://other/airflow", "other", None),
+    }
+    assert apis["main"].timeout_seconds == 5
+    mounted = {item["name"]: item for item in operator(objects)["volumeMounts"]}
+    assert mounted["api-main"] == {"name": "api-main", "mountPath": "/etc/airflow-apis/main", "readOnly": True}
+    assert "api-open" not in mounted
+    volumes = of_kind(objects, "Deployment")["spec"]["template"]["spec"]["volumes"]
+    (secret,) = [item["secret"] for item in volumes if item["name"] == "api-main"]
+    assert secret["secretName"] == "reader"
+    assert [item["key"] for item in secret["items"]] == ["username", "password"]
+
+
 def test_a_changed_source_restarts_the_operator(render: Render) -> None:
     def mark(values: Mapping[str, Any]) -> object:
         return of_kind(render(values), "Deployment")["spec"]["template"]["metadata"]["annotations"]["checksum/sources"]
 
-    assert mark({}) != mark(SWITCHES["metrics sources"])
+    marks = {mark(values) for values in ({}, SWITCHES["metrics sources"], SWITCHES["airflow apis"])}
+    assert len(marks) == 3
 
 
 @pytest.mark.parametrize(
@@ -248,6 +299,9 @@ def test_a_changed_source_restarts_the_operator(render: Render) -> None:
         ({"metrics": {"sources": {"default": "http://prometheus"}}}, "got string, want object"),
         ({"metrics": {"sources": {"default": {"url": "prometheus:9090"}}}}, "does not match pattern"),
         ({"metrics": {"sources": {"default": {"token": "secret"}}}}, "missing property 'url'"),
+        ({"airflow": {"apis": {"main": {"url": "http://api"}}}}, "missing property 'namespace'"),
+        ({"airflow": {"apis": {"Main": {"url": "http://api", "namespace": "a"}}}}, "does not match pattern"),
+        ({"airflow": {"apis": {"main": {"url": "api", "namespace": "a"}}}}, "does not match pattern"),
         ({"celery": {"brokerSecrets": ["airflow-broker-url"]}}, "got string, want object"),
         ({"celery": {"brokerSecrets": [{"name": "broker-url"}]}}, "missing property 'namespace'"),
         ({"celery": {"brokerSecrets": [{"namespace": "airflow", "name": "*"}]}}, "does not match pattern"),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_tuner.diagnose.arrival import ADMISSION_GRACE
-from airflow_tuner.inventory import DECISION
+from airflow_tuner.room import DECISION
 from cluster.conftest import NOWHERE
 from cluster.test_operator import deployed, eventually, worked
 from testbed import operator_process

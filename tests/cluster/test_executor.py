@@ -13,7 +13,7 @@ RESOURCES = {"requests": {"memory": "512Mi"}, "limits": {"memory": "1Gi"}}
 SCHEDULER = {"memory": {"min": "512Mi", "max": "4Gi"}}
 
 
-def a_task_pod(airflow: PlayedAirflow, name: str) -> None:
+def a_task_pod(airflow: PlayedAirflow, name: str, *, killed: bool = True) -> None:
     """As the KubernetesExecutor makes one of the official chart's template; the kernel has killed its container."""
     labels = {**LABELS, "component": "worker", "kubernetes_executor": "True", "dag_id": "etl", "task_id": "load"}
     pod = {
@@ -27,6 +27,8 @@ def a_task_pod(airflow: PlayedAirflow, name: str) -> None:
         },
     }
     airflow.apply(pod)
+    if not killed:
+        return
     at = airflow.get("pod", name)["metadata"]["creationTimestamp"]
     dead = {"exitCode": 137, "reason": "OOMKilled", "startedAt": at, "finishedAt": at}
     state = {"name": "base", "image": "airflow:local", "imageID": "", "ready": False, "restartCount": 0}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cluster.test_operator import deployed, eventually, worked
+from cluster.test_operator import condition, deployed, eventually, worked
 from testbed.controlplane import ControlPlane
 from testbed.operator_process import Operator
 from testbed.played_airflow import LABELS, PlayedAirflow
@@ -28,22 +28,69 @@ def findings(airflow: PlayedAirflow) -> dict[str, str]:
     return {item["reason"]: item["message"] for item in airflow.status().get("findings", [])}
 
 
-def test_a_quota_that_refuses_the_tuned_pods_gets_them_as_the_template_says(
-    airflow: PlayedAirflow, operator: Operator
-) -> None:
-    quota = {"hard": {"limits.memory": "1500Mi"}}
-    airflow.apply({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "memory"}, "spec": quota})
+def quota(airflow: PlayedAirflow, hard: str) -> None:
+    """A quota of limits."""
+    spec = {"hard": {"limits.memory": hard}}
+    airflow.apply({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "memory"}, "spec": spec})
+    eventually(lambda: airflow.get("resourcequota", "memory").get("status", {}).get("used"), "it is counted")
+
+
+def test_a_quota_is_read_ahead_and_leaves_a_rollout_its_pod(airflow: PlayedAirflow, operator: Operator) -> None:
+    quota(airflow, "2400Mi")
     deployed(airflow)
     airflow.policy()
     eventually(lambda: worked(airflow), "a turn is done")
     airflow.kill(airflow.pods()[0])
-    eventually(lambda: reasons(airflow) == ["OutOfMemory"], f"it is answered\n{operator.log()}")
-    eventually(lambda: "ResizeRefused" in findings(airflow), f"the resize is refused\n{operator.log()}")
+    eventually(lambda: airflow.limits() == {"800Mi"}, f"as much as the quota leaves\n{operator.log()}")
+    told = airflow.status()["history"][0]["message"]
+    assert told.endswith(
+        "It asked for 1050 MiB; the ResourceQuota memory leaves each of its pods 800 MiB (limits.memory: 1400 MiB of "
+        "2400 MiB in use; 2 pods and one of a rollout)."
+    )
+    airflow.run_all()
+    airflow.kill(airflow.pods()[0])
+    eventually(lambda: "MemoryRoomShort" in findings(airflow), f"it is said\n{operator.log()}")
+    airflow.kubectl("rollout", "restart", "deployment/airflow-worker")
+    eventually(lambda: len(airflow.pods()) == 3, "the rollout has its pod")
+    assert airflow.limits() == {"800Mi"}
+    assert reasons(airflow) == ["OutOfMemory"]
+
+
+def test_a_limit_range_is_read_ahead_and_the_request_follows_the_limit(
+    airflow: PlayedAirflow, operator: Operator
+) -> None:
+    figures = {"type": "Container", "max": {"memory": "1000Mi"}, "maxLimitRequestRatio": {"memory": "1500m"}}
+    airflow.apply(
+        {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "small"}, "spec": {"limits": [figures]}}
+    )
+    deployed(airflow, 1)
+    airflow.policy()
+    eventually(lambda: worked(airflow), "a turn is done")
+    airflow.kill(airflow.pods()[0])
+    eventually(lambda: airflow.limits() == {"1000Mi"}, f"as much as is allowed\n{operator.log()}")
+    assert airflow.pods()[0]["spec"]["containers"][0]["resources"]["requests"]["memory"] == "667Mi"
+    assert (
+        "It asked for 1050 MiB; the LimitRange small allows a container 1000 MiB."
+        in (airflow.status()["history"][0]["message"])
+    )
+    airflow.run_all()
+    eventually(lambda: condition(airflow, "Converged")["status"] == "True", f"nothing is refused\n{operator.log()}")
+
+
+def test_a_quota_that_refuses_the_tuned_pods_gets_them_as_the_template_says(
+    airflow: PlayedAirflow, operator: Operator
+) -> None:
+    deployed(airflow)
+    airflow.policy()
+    eventually(lambda: worked(airflow), "a turn is done")
+    airflow.kill(airflow.pods()[0])
+    eventually(lambda: airflow.limits() == {"1050Mi"}, f"it is answered\n{operator.log()}")
+    quota(airflow, "1900Mi")
     airflow.kubectl("delete", "pod", airflow.pods()[0]["metadata"]["name"], "--grace-period=0", "--force")
     eventually(lambda: reasons(airflow)[0] == "PodsRefused", f"it is withdrawn\n{operator.log()}", 60)
     assert "exceeded quota: memory" in airflow.status()["history"][0]["message"]
     eventually(lambda: len(airflow.pods()) == 2, "the pod that was refused is there", 90)
-    assert airflow.limits() == {"700Mi"}
+    assert airflow.limits() == {"1050Mi", "700Mi"}
 
 
 def test_a_limit_range_that_refuses_the_tuned_pods_of_a_stateful_set(
@@ -69,10 +116,10 @@ def test_a_limit_range_that_refuses_the_tuned_pods_of_a_stateful_set(
     airflow.run_all()
     airflow.policy()
     eventually(lambda: worked(airflow), "a turn is done")
-    limits = {"limits": [{"type": "Container", "max": {"memory": "1000Mi"}}]}
-    airflow.apply({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "small"}, "spec": limits})
     airflow.kill(airflow.pods()[0])
     eventually(lambda: reasons(airflow) == ["OutOfMemory"], f"it is answered\n{operator.log()}")
+    limits = {"limits": [{"type": "Container", "max": {"memory": "1000Mi"}}]}
+    airflow.apply({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "small"}, "spec": limits})
     airflow.kubectl("delete", "pod", "airflow-worker-0", "--grace-period=0", "--force")
     eventually(lambda: reasons(airflow)[0] == "PodsRefused", f"it is withdrawn\n{operator.log()}", 60)
     assert "maximum memory usage per Container is 1000Mi" in airflow.status()["history"][0]["message"]
@@ -95,25 +142,62 @@ def node(area: Area, chart: ControlPlane, airflow: PlayedAirflow) -> Iterator[Vi
         yield node
 
 
-def test_on_a_full_node_a_kill_is_answered_though_a_request_waits_for_room(
-    airflow: PlayedAirflow, operator: Operator, node: VirtualNode
-) -> None:
-    place = {
-        "tolerations": [{"key": TAINT["key"], "operator": "Exists"}],
-        "nodeSelector": {"kubernetes.io/hostname": "no-room"},
-    }
-    fills = {"name": "fills", "image": "none:local", "resources": {"requests": {"memory": "1200Mi"}}}
+PLACE = {
+    "tolerations": [{"key": TAINT["key"], "operator": "Exists"}],
+    "nodeSelector": {"kubernetes.io/hostname": "no-room"},
+}
+
+
+def fill(airflow: PlayedAirflow, request: str) -> None:
+    """Another pod that takes so much of the node."""
+    fills = {"name": "fills", "image": "none:local", "resources": {"requests": {"memory": request}}}
     airflow.apply(
-        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "fills"}, "spec": {"containers": [fills], **place}}
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "fills"}, "spec": {"containers": [fills], **PLACE}}
     )
+    eventually(lambda: airflow.get("pod", "fills")["status"]["phase"] == "Running", "it is placed")
+
+
+def place_worker(airflow: PlayedAirflow) -> None:
+    """A worker on the node."""
     labels = {**LABELS, "component": "worker"}
     resources = {"requests": {"memory": "512Mi"}, "limits": {"memory": "700Mi"}}
-    pod = {"containers": [{"name": "worker", "image": "airflow:local", "resources": resources}], **place}
+    pod = {"containers": [{"name": "worker", "image": "airflow:local", "resources": resources}], **PLACE}
     template = {"metadata": {"labels": labels}, "spec": pod}
     spec = {"replicas": 1, "selector": {"matchLabels": labels}, "template": template}
     metadata = {"name": "airflow-worker", "labels": labels}
     airflow.apply({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec})
     eventually(lambda: running(airflow) == ("512Mi", "700Mi"), "the worker runs")
+
+
+def test_a_limit_rises_as_far_as_its_node_has_room_and_no_further(
+    airflow: PlayedAirflow, operator: Operator, node: VirtualNode
+) -> None:
+    fill(airflow, "1100Mi")
+    place_worker(airflow)
+    airflow.policy()
+    eventually(lambda: worked(airflow), "a turn is done")
+    name = airflow.pods()[0]["metadata"]["name"]
+    eaters = node.containers
+    assert isinstance(eaters, Eaters)
+    node.ask(lambda: eaters.eat(name, 2000))
+    eventually(lambda: running(airflow) == ("512Mi", "900Mi"), f"the kill is answered\n{operator.log()}", 60)
+    assert "the node no-room carries no more than 900 MiB for" in airflow.status()["history"][0]["message"]
+    node.ask(lambda: eaters.eat(name, 2000))
+    eventually(lambda: "MemoryRoomShort" in findings(airflow), f"a second one changes nothing\n{operator.log()}", 60)
+    eventually(lambda: running(airflow) == ("512Mi", "900Mi"), "it runs again with what it had")
+    assert "(of 2000 MiB other pods request 1100 MiB)" in findings(airflow)["MemoryRoomShort"]
+    plan = airflow.status()["targets"][0]
+    assert plan["recommended"]["limit"] == "900Mi"
+
+
+def test_on_a_full_node_a_kill_is_answered_though_a_request_waits_for_room(
+    airflow: PlayedAirflow, operator: Operator, node: VirtualNode
+) -> None:
+    place_worker(airflow)
+    airflow.policy()
+    eventually(lambda: worked(airflow), "a turn is done")
+    # The node is looked at every five minutes: this pod has come since.
+    fill(airflow, "1200Mi")
     airflow.policy(workers=[{"name": "*", "memory": {"min": "1100Mi", "max": "4000Mi"}}])
     eventually(lambda: running(airflow) == ("512Mi", "1100Mi"), f"the limit alone is in force\n{operator.log()}")
     eventually(lambda: "Deferred" in findings(airflow).get("ResizeRefused", ""), f"it is said\n{operator.log()}", 45)

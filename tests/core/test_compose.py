@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from airflow_tuner import compose
 from airflow_tuner.compose import Baseline, Known
-from airflow_tuner.model import Memory, Workload
+from airflow_tuner.model import Cpu, Memory, Workload
+from airflow_tuner.room import DECISION
 from core.containers import ID, MI, inspected
 from core.worlds import spec
 
@@ -72,7 +73,7 @@ def test_somebody_elses_hand_on_a_container_shows() -> None:
 
 
 def test_a_successor_tells_what_its_definition_said() -> None:
-    labels = {compose.DECISION: "worker-1", compose.ORIGINAL: Baseline(700 * MI, {}).written}
+    labels = {DECISION: "worker-1", compose.ORIGINAL: Baseline(700 * MI, {}).written}
     found = only(inspected(limit=1050, labels=labels, env=["AIRFLOW__CELERY__WORKER_CONCURRENCY=8"]))
     assert (found.template.limit, found.stated.concurrency) == (700 * MI, None)
     assert found.pods[0].decision == "worker-1"
@@ -146,12 +147,26 @@ def test_the_labels_of_a_policy_are_those_of_its_project_or_its_own() -> None:
     assert compose.labels(own) == {"team": "a"}
 
 
-@given(st.none() | st.integers(1, 2**40), st.dictionaries(st.text(max_size=9), st.text(max_size=9), max_size=3))
-def test_a_baseline_is_read_back_as_it_was_written(memory: int | None, told: dict[str, str]) -> None:
-    base = Baseline(memory, told)
+@given(
+    st.none() | st.integers(1, 2**40),
+    st.none() | st.integers(1, 10**6),
+    st.dictionaries(st.text(max_size=9), st.text(max_size=9), max_size=3),
+)
+def test_a_baseline_is_read_back_as_it_was_written(memory: int | None, cpu: int | None, told: dict[str, str]) -> None:
+    base = Baseline(memory, told, cpu)
     assert compose.read_baseline(base.written) == base
 
 
 @given(st.text())
 def test_what_is_no_baseline_is_none(text: str) -> None:
     assert compose.read_baseline(text) is None or '"memory"' in text
+
+
+def test_a_cpu_limit_is_asked_for_in_the_terms_in_which_it_is_set() -> None:
+    assert compose.limited(inspected(host={"NanoCpus": 500_000_000}), 650) == {"NanoCpus": 650_000_000}
+    quota = inspected(host={"CpuQuota": 50_000, "CpuPeriod": 50_000})
+    assert compose.limited(quota, 1300) == {"CpuPeriod": 50_000, "CpuQuota": 65_000}
+    assert compose.cpu(quota) == 1000
+    found = only(inspected(host={"NanoCpus": 500_000_000}))
+    assert (found.stated.cpu, found.pods[0].cpu, found.limits["cpu"]) == (Cpu(500, 500), Cpu(500, 500), "500m")
+    assert only(inspected()).stated.cpu == Cpu(), "none is added"

@@ -72,6 +72,13 @@ def test_slots_rise_ten_minutes_before_the_hour_that_recurs_with_the_limit_that_
     assert ", of 28.0 days, exceeded once in 7); 2 run and 0 wait now. Memory: 255 MiB + " in last.target.why
 
 
+def test_slots_below_the_policys_minimum_are_not_set_where_memory_carries_no_more() -> None:
+    small = worker(*workers(5, limit=900), limit=900, stated=Values(concurrency=5), replicas=2)
+    seen = at(replace(looked(), workloads=(small,)), 50)
+    assert number(turn(slots_spec(low=6, high=32, memory_max="1100Mi"), seen)) == 7
+    assert turn(slots_spec(low=8, high=32, memory_max="1100Mi"), seen).reasons == []
+
+
 def test_memory_that_is_foreseen_for_the_same_hour_rises_in_the_same_change() -> None:
     seen = looked(5)
     hours = range(HOUR - 28 * 24, HOUR)

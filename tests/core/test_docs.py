@@ -204,8 +204,14 @@ def test_every_constant_of_the_rules_is_in_the_table() -> None:
         "concurrency",
         "demand",
         "workgroup",
+        "calendars",
+        "capacity",
+        "due",
+        "planned",
+        "triggers",
         "parsing",
         "restarts",
+        "task_sizes",
         "telemetry",
     ):
         found = [*numbers(module)]
@@ -251,6 +257,7 @@ def test_the_table_of_metrics_names_every_signal_and_just_the_series_that_are_as
         *questions.RATES,
         *questions.SIGNS,
         *questions.FILES,
+        *questions.TRIGGER_MEMORY,
     }
     assert {*named} == parts
     assert len(named) == len(parts) + 1, "each once, but the gauges"

@@ -20,7 +20,7 @@ def holding(*sizes: float | None, **fields: Any) -> Observation:  # noqa: ANN401
 
 
 def peak(seen: Observation, prior: api.Status | None = None, hour: int = HOUR) -> int | None:
-    history = learned(prior or api.Status(), seen, 30).histories.get("worker/default", History())
+    history = learned(spec(), prior or api.Status(), seen).histories.get("worker/default", History())
     return history.at(hour)
 
 
@@ -75,7 +75,9 @@ def test_a_kill_says_that_more_than_its_limit_was_wanted_also_later() -> None:
 
 
 def asked(seen: Observation, objective: int = 30) -> int | None:
-    history = learned(api.Status(), seen, objective).histories.get(of_tasks("worker/default"), History())
+    history = learned(spec(objectives={"queueLagSeconds": objective}), api.Status(), seen).histories.get(
+        of_tasks("worker/default"), History()
+    )
     return history.at(HOUR)
 
 

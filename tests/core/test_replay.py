@@ -18,9 +18,12 @@ from click.testing import CliRunner, Result
 from airflow_tuner import api, form, replay, transcript
 from airflow_tuner.__main__ import main
 from airflow_tuner.autoscaler import Autoscaler
+from airflow_tuner.due import DueRun
 from airflow_tuner.errors import Misconfigured
-from airflow_tuner.model import Eviction, Observation, Refusal
-from airflow_tuner.telemetry import Pace, ParsedFile, Parsing, Triggerer
+from airflow_tuner.model import Eviction, Memory, Observation, Refusal, TaskPod
+from airflow_tuner.task_runs import TaskName, TaskRuns
+from airflow_tuner.telemetry import Pace, ParsedFile, Parsing
+from airflow_tuner.triggers import Triggerer
 from core.worlds import (
     NOW,
     airflow,
@@ -64,6 +67,12 @@ FULL = observed(
     ),
     autoscalers=(Autoscaler("VerticalPodAutoscaler", "a", "StatefulSet/airflow-worker", memory_of={"*": True}),),
     refusals={"airflow-worker-0": "no"},
+    task_pods=(TaskPod("etl-load-abcd0123", "etl", "load", NOW, Memory()),),
+    task_runs=(TaskRuns("etl-load", runs=3, looks=30, usual=2**28, most=2**29, limit=0),),
+    task_groups=1,
+    due=(DueRun("month_end", NOW, NOW, NOW),),
+    calendar="It does not answer.",
+    task_names={"etl-load": TaskName("etl", "load")},
 )
 
 
@@ -108,7 +117,18 @@ def objects(node: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str |
             yield from objects(child, (*path, number))
 
 
-MAPS = {"podLabels", "requests", "limits", "environment", "queued", "running", "queuedLeast", "refusals", "memoryOf"}
+MAPS = {
+    "podLabels",
+    "requests",
+    "limits",
+    "environment",
+    "queued",
+    "running",
+    "queuedLeast",
+    "refusals",
+    "memoryOf",
+    "taskNames",
+}
 
 
 def test_what_is_written_reads_back_the_same() -> None:

@@ -9,6 +9,7 @@ import pytest
 from airflow_tuner import telemetry
 from airflow_tuner.model import Finding, MetricsState, Observation, Pod, Refusal, Severity, Usage, Values
 from airflow_tuner.telemetry import Pace
+from airflow_tuner.triggers import Triggerer
 from core.worlds import NOW, Turn, airflow, observed, pod, scheduler, slots, slots_spec, tasks, turn, usage, worker
 
 SECOND = timedelta(seconds=1)
@@ -222,6 +223,8 @@ def test_a_late_scheduler_that_lacks_cpu_is_told_and_the_database_is_not_blamed(
         {"usage": SHORT, "loop": 9, "started": None},
         {"usage": usage(), "loop": 9, "critical": 9},
         {"usage": usage(cpu=0.5, throttled=0.24), "loop": 9},
+        # Stopped, on a node that is full.
+        {"usage": usage(cpu=0.0, node_cpu=0.99), "beats": 9},
     ],
 )
 def test_a_scheduler_that_is_held_back_and_not_late_or_begins_or_is_not_known_is_not_told(
@@ -247,7 +250,7 @@ def test_import_errors_are_told_with_their_number_and_the_command_that_names_the
 
 
 def test_full_triggerers_are_told() -> None:
-    (finding,) = says(triggerer=telemetry.Triggerer(running=1000, free=0))
+    (finding,) = says(triggerer=Triggerer(running=1000, free=0))
     assert (finding.reason, finding.severity, finding.target) == ("TriggererSaturated", Severity.WARNING, "triggerer")
     assert "their capacity is used up (1000 triggers run in one)" in finding.message
-    assert says(triggerer=telemetry.Triggerer(running=999, free=1)) == says(triggerer=None) == []
+    assert says(triggerer=Triggerer(running=999, free=1)) == says(triggerer=None) == []

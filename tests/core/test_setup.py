@@ -52,8 +52,8 @@ def test_a_cpu_limit_that_holds_back_is_told_with_its_share_and_what_to_set() ->
     assert (finding.severity, finding.target, finding.since) == (Severity.WARNING, "scheduler", NOW)
     assert finding.message == (
         "Its CPU limit of 0.5 cores holds 1 of 2 pods of Deployment/airflow-scheduler back, most airflow-scheduler-0: "
-        "in 41% of its scheduling periods, using 0.43 cores on average. Raise or remove "
-        "scheduler.resources.limits.cpu in the Airflow chart's values; the operator does not change CPU."
+        "in 41% of its scheduling periods, using 0.43 cores on average. The policy names no cpu for it, and so it "
+        "stays. Raise or remove scheduler.resources.limits.cpu in the Airflow chart's values."
     )
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from airflow_tuner import api, compose, successor
 from airflow_tuner.compose import Baseline
+from airflow_tuner.room import DECISION
 from core.containers import ID, MI, inspected
 
 CONCURRENCY = api.EnvName.CONCURRENCY
@@ -40,12 +41,12 @@ def test_only_the_variables_that_were_decided_differ() -> None:
 
 
 def test_a_variable_that_is_no_longer_decided_is_as_the_definition_says() -> None:
-    labels = {compose.ORIGINAL: Baseline(None, {CONCURRENCY: "4"}).written, compose.DECISION: "old"}
+    labels = {compose.ORIGINAL: Baseline(None, {CONCURRENCY: "4"}).written, DECISION: "old"}
     item = inspected(env=[f"{CONCURRENCY}=8", f"{api.EnvName.AUTOSCALE}=8,8"], labels=labels)
     body = made(item)
     assert body["Env"] == [f"{CONCURRENCY}=4"]
     assert body["Labels"][compose.ORIGINAL] == labels[compose.ORIGINAL]
-    assert body["Labels"][compose.DECISION] == "worker-default-1"
+    assert body["Labels"][DECISION] == "worker-default-1"
 
 
 def test_the_engines_own_choices_are_left_to_it() -> None:

@@ -10,6 +10,7 @@ from airflow_tuner import questions, signals, telemetry
 from airflow_tuner.executor import UNKNOWN, Executors
 from airflow_tuner.signals import Series
 from airflow_tuner.telemetry import Pace, Pool
+from airflow_tuner.triggers import Triggerer
 
 HOME = {"instance": "10.0.0.7:9102", "job": "airflow"}
 RATES = {
@@ -243,7 +244,7 @@ def test_the_scheduler_its_triggerers_and_import_errors_are_read_and_absent_with
     told |= {"triggers": 4.0, "triggers_free": 0.0, "triggerer_beats": 35.0}
     found = read(rates=told)
     assert (found.loop, found.beats, found.import_errors) == (0.4, 36.0, 2)
-    assert found.triggerer == telemetry.Triggerer(running=4, free=0)
+    assert found.triggerer == Triggerer(running=4, free=0)
     between = read(rates={**told, "parses": 0.0})
     assert between.import_errors == 2, "between two rounds"
     old = read(rates={**told, "parses": 0.0, "files": 0.0, "triggerer_beats": 0.0, "loops": 0.0})
@@ -254,6 +255,6 @@ def test_the_scheduler_its_triggerers_and_import_errors_are_read_and_absent_with
 def test_no_question_is_longer_than_what_a_proxy_takes_in_a_url() -> None:
     # 8 KiB, with labels of a usual length.
     labels = 'cluster="production-europe",namespace="airflow-production"'
-    scope = signals.Scope(container=labels, cluster=labels, airflow=labels, window=300, rounds=1200)
-    for signal in signals.MEMORY + signals.CONTAINERS + questions.AIRFLOW:
+    scope = signals.Scope(container=labels, cluster=labels, airflow=labels, window=300, rounds=1200, tasks=labels)
+    for signal in (*signals.MEMORY, *signals.CONTAINERS, signals.TASK_RUNS, *questions.AIRFLOW):
         assert len(quote_plus(signals.query(signal, scope))) < 7000, signal.name

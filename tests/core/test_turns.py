@@ -6,6 +6,7 @@ core sees of them only what it would see for real.
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 import jsonschema
 from hypothesis import Phase, settings
@@ -13,11 +14,25 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from airflow_tuner import api, crd, quantity, status
+from airflow_tuner.budget import EXEMPT, Budget
 from airflow_tuner.decide import bounds_of
 from airflow_tuner.environment import stated
 from airflow_tuner.history import History, hour_of
-from airflow_tuner.model import Death, Memory, MetricsState, Pod, Sample, TargetDecision, Usage, Values, Workload
+from airflow_tuner.model import (
+    Change,
+    Death,
+    Memory,
+    MetricsState,
+    Pod,
+    Refusal,
+    Sample,
+    TargetDecision,
+    Usage,
+    Values,
+    Workload,
+)
 from airflow_tuner.past import from_api, from_tuned, whole
+from airflow_tuner.room import LIMITS, REQUESTS, Node, Quota, Range, Room
 from core.worlds import MI, NOW, Turn, airflow, observed, resized, slots, slots_spec, spec, tasks, turn, worker
 
 SCHEMA = jsonschema.Draft202012Validator(crd.schema()["properties"]["status"])
@@ -35,10 +50,20 @@ SLOTS = (None, (1, 16), (4, 8), (1, 1))
 STATED = (None, 1, 4, 12)
 CONFIGURED = 3
 """Slots of a worker whose environment says nothing."""
-MAY_LOWER = {"TemplateChanged", "BoundsChanged", "MemoryReleased"}
+MAY_LOWER = {"TemplateChanged", "BoundsChanged", "MemoryReleased", "PodsRefused"}
 NEED_METRICS = {"LimitsMissing", "NodeMemoryPressure", "MemoryReleased"}
 PASTS = (0, 3 * 24, 28 * 24)
 """Hours that are known when the machine begins."""
+QUOTAS = (None, (LIMITS, 3000), (LIMITS, 6000), (LIMITS, 20_000), (REQUESTS, 4000), (REQUESTS, 12_000))
+RANGES = ((), (Range("sizes", "Container", most=1800 * MI),), (Range("sizes", "Container", ratio=2.0),))
+NODES = (None, (2000, 500), (4000, 500), (8000, 0), (16_000, 12_000))
+"""Of two nodes, in MiB: what pods may request on each, and what others do."""
+OF_THE_USER = {"TemplateChanged", "BoundsChanged", "Recommended", "Released", "PodsRefused"}
+"""Changes that are no decision about what was seen, and may turn at once."""
+FREE = {"OutOfMemory", "MemoryBound"}
+"""Answers to kills: no cooldown holds them."""
+COOLDOWNS = {"limit": (600, 3600), "request": (600, 3600), "slots": (60, 1800)}
+"""Seconds before a knob turns up again, and down again. More memory that comes with more slots waits as slots do."""
 
 
 @dataclass
@@ -73,6 +98,16 @@ class _Life(RuleBasedStateMachine):
         self.histories: dict[str, History] = {}
         self.unanswered = 0
         """Kills that may still cause a raise: each may cause one."""
+        self.quota: tuple[str, int] | None = None
+        self.others = 0
+        """What other pods take of the quota, in MiB."""
+        self.ranges: tuple[Range, ...] = ()
+        self.nodes: tuple[int, int] | None = None
+        self.refusal: Refusal | None = None
+        self.left: int | None = None
+        """Ordinary changes that the operator has left; `None`: they are not counted."""
+        self.turned: dict[str, tuple[int, datetime]] = {}
+        """In which direction each knob was last turned, and when."""
 
     # What is there
 
@@ -107,7 +142,35 @@ class _Life(RuleBasedStateMachine):
             limits={} if limit is None else {"memory": limit},
             environment=self.environment(),
             stated=Values(concurrency=self.stated),
+            refusal=self.refusal,
         )
+
+    def room(self) -> Room:
+        """What there is room for, as the API server would tell it."""
+        quotas: tuple[Quota, ...] = ()
+        if self.quota is not None:
+            figure, hard = self.quota
+            quotas = (Quota("memory", figure, hard * MI, self.others * MI + self.used()),)
+        nodes = self.nodes and tuple(Node(name, self.nodes[0] * MI, self.nodes[1] * MI) for name in "ab")
+        return Room(quotas, self.ranges, nodes or (), self.nodes[0] * MI if self.nodes else None)
+
+    def used(self, instead: str = "", born: Memory | None = None) -> int:
+        """What the pods take of the quota, and one more, which may be `instead` of one of them."""
+        sizes = [container.pod.memory for name, container in self.containers.items() if name != instead]
+        sizes += [born] if born else []
+        limits = self.quota is not None and self.quota[0] == LIMITS
+        return sum((size.limit if limits else size.request) or 0 for size in sizes)
+
+    def admitted(self, values: Memory, instead: str = "") -> bool:
+        """Whether quota and limit range let a pod of this size be."""
+        if self.quota is not None and self.used(instead, values) + self.others * MI > self.quota[1] * MI:
+            return False
+        for one in self.ranges:
+            too_large = one.most is not None and (values.limit is None or values.limit > one.most)
+            odd = one.ratio and (not values.limit or values.limit > one.ratio * (values.request or 1))
+            if too_large or odd:
+                return False
+        return True
 
     def take_turn(self) -> Turn:
         state = MetricsState.FRESH if self.metrics else MetricsState.UNAVAILABLE
@@ -118,6 +181,9 @@ class _Life(RuleBasedStateMachine):
         seen = observed(
             self.workload(), at=self.now, state=state, airflow=says, broker=broker, histories=self.histories
         )
+        seen = replace(seen, room=self.room(), budget=None if self.left is None else Budget(self.left, 0))
+        if self.left == 0:
+            seen = replace(seen, budget=Budget(30, 30, self.now + timedelta(hours=1)))
         return turn(self.policy(), seen, self.status, paused=self.paused)
 
     def any_pod(self, number: int) -> Container | None:
@@ -163,6 +229,10 @@ class _Life(RuleBasedStateMachine):
             if self.mode == "Enforce" and admitted and based == (self.workload().requests, self.workload().limits):
                 values, decision = given or values, entry.decision
                 environment |= {str(item.name): item.value for item in entry.env}
+        if not self.admitted(values):
+            self.refusal = Refusal(self.now, f"exceeded quota: memory, requested: limits.memory={values.limit}")
+            return
+        self.refusal = None
         born = Pod(
             name=f"w{self.births}",
             uid=f"uid{self.births}",
@@ -173,6 +243,7 @@ class _Life(RuleBasedStateMachine):
             guaranteed=values.limit is not None and values.request == values.limit,
             decision=decision,
             environment=environment,
+            node="ab"[self.births % 2],
         )
         processes = stated("worker", environment, None).concurrency or CONFIGURED
         self.containers[born.name] = Container(born, processes)
@@ -261,6 +332,41 @@ class _Life(RuleBasedStateMachine):
     def the_user_changes_the_slots_of_the_template(self, stated: int | None) -> None:
         self.stated = stated
 
+    @rule(quota=st.sampled_from(QUOTAS), others=st.sampled_from([0, 0, 1000]))
+    def somebody_sets_a_quota(self, quota: tuple[str, int] | None, others: int) -> None:
+        self.quota, self.others = quota, others
+
+    @rule(ranges=st.sampled_from(RANGES))
+    def somebody_sets_a_limit_range(self, ranges: tuple[Range, ...]) -> None:
+        self.ranges = ranges
+
+    @rule(nodes=st.sampled_from(NODES))
+    def the_nodes_are_others_or_may_not_be_seen(self, nodes: tuple[int, int] | None) -> None:
+        self.nodes = nodes
+
+    @rule(left=st.sampled_from([None, None, 0, 1, 5]))
+    def other_policies_spend_of_the_budget(self, left: int | None) -> None:
+        self.left = left
+
+    @rule(hours=st.sampled_from([1, 6]))
+    def nothing_happens_for_long(self, hours: int) -> None:
+        """Then every knob comes to rest, and has turned once at most."""
+        if self.stopped or self.refused or self.paused or self.mode != "Enforce" or not self.named:
+            return
+        self.waiting, self.left = 0, None
+        seen = []
+        for _ in range(12):
+            self.now += timedelta(hours=hours)
+            self.prometheus_scrapes(peaks=True)
+            self.a_turn()
+            for target in self.status.targets:
+                memory = from_api(target.recommended).memory
+                seen.append((memory.limit or 0, memory.request or 0, target.recommended.concurrency or 0))
+        # A request follows the day, which goes up and down once.
+        for knob, most in zip(zip(*seen, strict=True), (1, hours + 1, 1), strict=False):
+            moves = [later > now for now, later in pairwise(knob) if now != later]
+            assert sum(one != other for one, other in pairwise(moves)) <= most, seen
+
     @rule(broker=st.sampled_from([True, True, False]))
     def the_broker_comes_and_goes(self, broker: bool) -> None:
         self.broker = broker
@@ -283,7 +389,7 @@ class _Life(RuleBasedStateMachine):
 
     @rule()
     def the_status_is_lost(self) -> None:
-        self.status = api.Status()
+        self.status, self.turned = api.Status(), {}
         # Without memory the kills that can still be seen may be answered once more, from the template's values.
         self.unanswered = sum(item.kills + item.pod.deaths for item in self.containers.values())
 
@@ -297,11 +403,23 @@ class _Life(RuleBasedStateMachine):
     def a_turn(self) -> None:
         if self.stopped:
             return
-        before, last = self.status, self.take_turn()
+        before, last, held = self.status, self.take_turn(), self.left == 0 and self.mode == "Enforce"
         assert last.decision == self.take_turn().decision
         for target in last.decision.targets:
             self.check_values(target)
             self.check_direction(target, before)
+        for change in last.decision.changes:
+            assert (
+                not held
+                or change.reason in EXEMPT
+                or (change.reason == "BelowMinimum" and before.tuned)
+                or not (before.targets)
+            )
+            if self.mode == "Enforce":
+                self.check_turning(change)
+                self.check_room(change, before)
+            if self.left and change.reason not in EXEMPT:
+                self.left -= 1
         if self.mode == "Recommend":
             assert last.status.tuned == []
         if not self.named:
@@ -319,10 +437,22 @@ class _Life(RuleBasedStateMachine):
             self.check_rest()
 
     def act(self, last: Turn) -> None:
+        on = {name: self.limits_on(name) for name in "ab"}
+        self.resize(last)
+        if self.nodes is not None and all(item.pod.memory.limit for item in self.containers.values()):
+            free = (self.nodes[0] - self.nodes[1]) * MI
+            assert all(self.limits_on(name) <= max(on[name], free) for name in "ab"), (on, free)
+
+    def limits_on(self, node: str) -> int:
+        return sum(item.pod.memory.limit or 0 for item in self.containers.values() if item.pod.node == node)
+
+    def resize(self, last: Turn) -> None:
         for target in last.decision.targets:
             for container in self.containers.values():
                 if status.needs_resize(target, container.pod.name):
                     pod = next(one for one in target.workload.pods if one.name == container.pod.name)
+                    if not self.may_become(container, status.resized(target, pod) or pod.memory):
+                        continue
                     container.pod = replace(resized(pod, target), usage=Usage(), slots=None)
                     # Never below what it holds, as far as anybody knows.
                     shown = container.shown.anonymous
@@ -332,6 +462,48 @@ class _Life(RuleBasedStateMachine):
                 running = replace(container.pod, slots=now if self.broker and container.pod.running else None)
                 if wanted is not None and status.needs_slots(target, running):
                     container.processes = wanted
+
+    def may_become(self, container: Container, values: Memory) -> bool:
+        """Whether the API server lets a pod be resized."""
+        return self.admitted(values, container.pod.name) or (values.limit or 0) <= (container.pod.memory.limit or 0)
+
+    def check_turning(self, change: Change) -> None:
+        """No knob turns back before its cooldown is over."""
+        before, after = change.before, change.after
+        if change.reason in OF_THE_USER:
+            self.turned = {}
+            return
+        for knob, old, new in (
+            ("limit", before.memory.limit, after.memory.limit),
+            ("request", before.memory.request, after.memory.request),
+            ("slots", before.concurrency, after.concurrency),
+        ):
+            if old is None or new is None or old == new:
+                continue
+            way, (last, at) = (1 if new > old else -1), self.turned.get(knob, (0, self.now))
+            if last == -way and change.reason not in FREE:
+                up, down = COOLDOWNS[knob]
+                up = COOLDOWNS["slots"][0] if change.reason.startswith("Slots") else up
+                assert self.now - at >= timedelta(seconds=up if way > 0 else down), (knob, change)
+            self.turned[knob] = way, self.now
+
+    def check_room(self, change: Change, before: api.Status) -> None:
+        """What is raised leaves room for all replicas, and is what a limit range allows."""
+        new, old = change.after.memory, change.before.memory
+        entry = next((item for item in before.targets if item.name == change.target), None)
+        known = from_api(entry.recommended).memory if entry is not None else Memory()
+        template = whole(self.workload().template)
+        settled = max(size or 0 for memory in (old, known, template) for size in (memory.limit, memory.request))
+        if change.reason in OF_THE_USER or new.limit is None or new.limit <= settled:
+            return
+        pods = max(1, len(self.containers))
+        if self.quota is not None and self.quota[0] == LIMITS:
+            assert pods * new.limit + self.others * MI <= self.quota[1] * MI, change
+        for one in self.ranges:
+            assert one.most is None or new.limit <= one.most, change
+            assert one.ratio is None or new.limit <= one.ratio * (new.request or 0), change
+        if self.nodes is not None and new.request != old.request:
+            assert (new.request or 0) <= max(self.nodes[0] * MI, old.request or 0, quantity.parse(self.bounds[0]))
 
     def check_values(self, target: TargetDecision) -> None:
         if self.paused:
@@ -402,7 +574,8 @@ class _Life(RuleBasedStateMachine):
             # Where memory does not carry the policy's new minimum, what was decided before stays.
             few = self.slots is not None and (target.desired.concurrency or 0) < self.slots[0]
             assert target.tuned is None or self.admits(target.tuned) or few
-        assert all(status.converged(target) for target in after.decision.targets)
+        if self.quota is None and not self.ranges:
+            assert all(status.converged(target) for target in after.decision.targets)
         self.status = after.status
         assert self.take_turn().status == after.status
         self.waiting = waiting

@@ -23,7 +23,7 @@ from airflow_tuner.model import (
     Workload,
 )
 from airflow_tuner.outcome import outcome
-from airflow_tuner.past import from_tuned
+from airflow_tuner.past import cpu_from_tuned, from_tuned
 
 MI = 2**20
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -248,18 +248,18 @@ def reborn(last: Turn, *, seconds: float = 60) -> Observation:
 def _born(pod: Pod, target: TargetDecision, at: datetime) -> Pod:
     workload, tuned = target.workload, target.tuned
     values = from_tuned(tuned) or workload.template
+    cpu = cpu_from_tuned(tuned) or workload.stated.cpu
     given = {str(item.name): item.value for item in tuned.env} if tuned is not None else {}
     environment = {**workload.environment, **given}
     decision = None if tuned is None else tuned.decision
-    return replace(
-        pod, created=at, memory=values, running=values, environment=environment, decision=decision, slots=None
-    )
+    born = replace(pod, created=at, memory=values, running=values, cpu=cpu, running_cpu=cpu)
+    return replace(born, environment=environment, decision=decision, slots=None)
 
 
 def resized(pod: Pod, target: TargetDecision) -> Pod:
     """The pod after a resize in place."""
-    values = status.resized(target, pod) or pod.memory
-    return replace(pod, memory=values, running=values, resized=True)
+    values, cpu = status.resized(target, pod) or pod.memory, status.resized_cpu(target, pod) or pod.cpu
+    return replace(pod, memory=values, running=values, cpu=cpu, running_cpu=cpu, resized=True)
 
 
 def with_pods(seen: Observation, *pods: Pod, seconds: float = 0) -> Observation:

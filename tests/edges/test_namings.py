@@ -12,7 +12,8 @@ from airflow_tuner import api, observe, prometheus, questions, settings, signals
 from airflow_tuner.namings import CHART, NAMINGS, OPENTELEMETRY, TAGGED, Naming, chosen
 from airflow_tuner.prometheus import Prometheus
 from airflow_tuner.signals import Series, Signal
-from airflow_tuner.telemetry import Pool, Triggerer
+from airflow_tuner.telemetry import Pool
+from airflow_tuner.triggers import Triggerer
 from edges import told
 from edges.servers import Server, serving
 from edges.test_prometheus import NASTY, asked_for
@@ -159,7 +160,7 @@ def test_airflow_3_tells_queues_and_triggerers_in_each_naming(source: Source, wo
     found, tasks, _ = source.known(world)
     assert tasks.queued["heavy"] == tasks.queued_least["heavy"] == (7 if world is DEFAULT else 8)
     assert tasks.running["default"] > 0
-    assert found.triggerer == Triggerer(running=1, free=1001)
+    assert found.triggerer == Triggerer(running=1, free=1001, deferred=2)
 
 
 @EACH
@@ -311,8 +312,8 @@ def test_the_naming_is_asked_for_once_in_ten_minutes_and_then_as_many_questions_
         return naming, problem, client.calls - before
 
     client = Prometheus("main", settings.Source(url=source.prometheus.url))
-    # One of them, about leaks, is asked every ten minutes as well.
-    assert turn(client, "") == ("OpenTelemetry", "", 17)
+    # Two of them, about leaks and a day of triggers, are asked every ten minutes as well.
+    assert turn(client, "") == ("OpenTelemetry", "", 18)
     assert turn(client, "OpenTelemetry") == ("OpenTelemetry", "", 15)
     assert turn(client, "") == ("OpenTelemetry", "", 16), (
         "nothing was known, or it was of no use: it is looked at again"

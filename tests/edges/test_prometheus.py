@@ -18,9 +18,11 @@ from airflow_tuner.cluster import Cluster
 from airflow_tuner.errors import Misconfigured, Unavailable
 from airflow_tuner.model import MetricsState, Observation
 from airflow_tuner.namings import CHART
+from airflow_tuner.observe import container_id
 from airflow_tuner.prometheus import Prometheus
 from airflow_tuner.settings import Source
 from airflow_tuner.signals import Scope, Series, Signal
+from airflow_tuner.triggers import Triggerer
 from edges.servers import Server, serving
 from testbed.controlplane import ControlPlane
 from testbed.played_airflow import PlayedAirflow, played_airflow
@@ -110,10 +112,6 @@ def scoped(namespace: str = "n", matchers: Mapping[str, str] | None = None) -> S
     """The scope of a policy in this namespace, with these matchLabels."""
     metrics = api.Metrics(match_labels=dict(matchers or {}), window_seconds=WINDOW)
     return prometheus.scope(metrics, namespace)
-
-
-def container_id(series: Series) -> str:
-    return observe._container_id(series)  # noqa: SLF001 - what is told of it is what is tested here
 
 
 @pytest.fixture(scope="module")
@@ -250,6 +248,9 @@ airflow_pool_running_slots 2
 airflow_pool_running_slots_default_pool 2
 airflow_pool_running_slots_small 1
 airflow_pool_scheduled_slots 10
+airflow_pool_deferred_slots 1
+airflow_pool_deferred_slots_default_pool 3
+airflow_pool_deferred_slots_small 1
 airflow_pool_scheduled_slots_default_pool 8
 airflow_pool_scheduled_slots_small 10
 airflow_ti_queued 29
@@ -312,6 +313,7 @@ airflow_pool_queued_slots_default_pool 30
 airflow_pool_running_slots 2
 airflow_pool_running_slots_default_pool 2
 airflow_pool_scheduled_slots 6
+airflow_pool_deferred_slots_default_pool 0
 airflow_pool_scheduled_slots_default_pool 6
 airflow_ti_start 27
 airflow_local_task_job_task_exit_812_short_tasks_work__9 1
@@ -417,7 +419,7 @@ def test_every_signal_of_both_lines_is_read(scraped: Scraped) -> None:
     tasks, parsing = known(scraped.read("3", release="three"))
     found = scraped.read("3", release="three")
     assert found.loop == pytest.approx(15.9 / 53, rel=0.05)
-    assert (found.import_errors, found.triggerer) == (1, telemetry.Triggerer(running=2, free=998))
+    assert (found.import_errors, found.triggerer) == (1, Triggerer(running=2, free=998, deferred=4))
     assert (found.beats or 0) > 1
     found = scraped.read("2", release="two")
     assert found.loop == pytest.approx(8.6 / 43, rel=0.05)
@@ -664,6 +666,21 @@ def test_every_signal_of_containers_is_answered_by_container(scraped: Scraped) -
     assert share == pytest.approx(1.5, rel=0.5), "of the node's two cores, by all on it"
 
 
+def test_what_a_policy_of_cpu_alone_asks_for_is_the_same_in_one_question(scraped: Scraped) -> None:
+    scraped.show(paged(cadvisor(LIVING), still=True, cluster="cores"))
+    scraped.show(paged(cadvisor(LIVING), cluster="cores"))
+    alone = [signals.CPU, signals.THROTTLED]
+    scraped.wait(lambda: all(scraped.ask(signal, cluster="cores") for signal in alone), "rates")
+    parts = signals.parted(asked(scraped.prometheus.url, signals.CORES, matchers={"cluster": "cores"}), signals.CORES)
+    for signal in alone:
+        (found,) = (one.value for one in parts[signal.name])
+        (told,) = scraped.ask(signal, cluster="cores").values()
+        assert found == pytest.approx(told, rel=0.05)
+    usual, with_cpu = observe.wanted(airflow=False), observe.wanted(airflow=False, cpu=True)
+    assert {*with_cpu} - {*usual} == {signals.CORES}
+    assert observe.wanted(airflow=True, cpu=True) == observe.wanted(airflow=True), "it is asked already"
+
+
 def test_the_nodes_cpu_is_told_for_every_container_on_it(scraped: Scraped) -> None:
     both = cadvisor(LIVING) + cadvisor(OTHER).replace('pod="c0"', 'pod="c1"').split("cores", 1)[1].split("\n", 1)[1]
     scraped.show(paged(both, cluster="shared"))
@@ -671,7 +688,9 @@ def test_the_nodes_cpu_is_told_for_every_container_on_it(scraped: Scraped) -> No
 
 
 @pytest.mark.parametrize(
-    "signal", [*signals.MEMORY, signals.GROWTH, *signals.CONTAINERS, *questions.AIRFLOW], ids=lambda one: one.name
+    "signal",
+    [*signals.MEMORY, signals.GROWTH, *signals.CONTAINERS, signals.CORES, signals.HOURLY_CORES, *questions.AIRFLOW],
+    ids=lambda one: one.name,
 )
 def test_every_question_is_promql_whatever_the_labels_are(scraped: Scraped, signal: Signal) -> None:
     for number, text in enumerate(("", *NASTY)):

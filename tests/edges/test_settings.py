@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from airflow_tuner.errors import Misconfigured
-from airflow_tuner.settings import FORM, Source, read_sources
+from airflow_tuner.settings import FORM, Api, Source, read_apis, read_sources
 
 SECRET = "hunter2"  # noqa: S105 - of nothing
 
@@ -36,6 +36,21 @@ sources:
             url="https://thanos.example:443/prefix", bearer_token_file=Path("/var/run/token"), timeout_seconds=2.5
         ),
     }
+
+
+def test_a_good_file_may_name_apis_of_airflow(tmp_path: Path) -> None:
+    file = tmp_path / "sources.yaml"
+    file.write_text("""
+sources: {default: {url: http://prometheus:9090}}
+apis:
+  main: {url: http://api.airflow:8080/, namespace: airflow, credentials: /etc/airflow-apis/main}
+""")
+    assert read_apis(file) == {
+        "main": Api(url="http://api.airflow:8080", namespace="airflow", credentials=Path("/etc/airflow-apis/main"))
+    }
+    told = refusal(file, "sources: {}\napis: {main: {url: 'api:8080', namespace: a, token: " + SECRET + "}}")
+    assert "an Airflow's url must be like http://airflow-api-server.airflow:8080" in told
+    assert "apis.main.token: Extra inputs are not permitted" in told
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:

@@ -179,8 +179,7 @@ def tight_scheduler(real: RealAirflow) -> TakesAway:
 
 def large_task(real: RealAirflow) -> TakesAway:
     """A task that takes the worker to nine tenths of its limit and more."""
-    (held,) = real.prometheus.query('max(container_memory_rss{namespace="airflow",container="worker"})')
-    end = _run(real, DAG, count=1, seconds=120, mebibytes=_up_to(0.95, float(held["value"][1])))
+    end = _run(real, DAG, count=1, seconds=120, mebibytes=_up_to(0.95, real))
     return _then_a_new_worker(real, end)
 
 
@@ -190,8 +189,7 @@ def cached_files(real: RealAirflow) -> TakesAway:
     One larger than the limit never becomes active page cache, as it is read from its beginning each time: with
     1500 MiB under 1000 the working set stayed where it was (measured).
     """
-    (held,) = real.prometheus.query('max(container_memory_rss{namespace="airflow",container="worker"})')
-    return _then_a_new_worker(real, _run(real, FILES, mebibytes=_up_to(0.97, float(held["value"][1]))))
+    return _then_a_new_worker(real, _run(real, FILES, mebibytes=_up_to(0.97, real)))
 
 
 def too_large_task(real: RealAirflow) -> TakesAway:
@@ -341,9 +339,13 @@ def _run(real: RealAirflow, dag: str, **params: object) -> TakesAway:
     return lambda: real.airflow.end_run(dag, run)
 
 
-def _up_to(share: float, held: float) -> int:
-    """MiB that take a worker, which holds so many bytes, to a share of its limit."""
-    return int(share * LIMIT - held / MEBIBYTE - A_TASK)
+def _up_to(share: float, real: RealAirflow) -> int:
+    """MiB that take the worker to a share of its limit, beside what it holds itself."""
+    (pod,) = real.airflow.pods("worker")
+    series = f'container_memory_rss{{pod="{pod["metadata"]["name"]}",container="worker"}} > {100 * MEBIBYTE}'
+    real.airflow.wait_until(lambda: bool(real.prometheus.query(series)), "the new worker's series", 60)
+    (held,) = real.prometheus.query(series)
+    return int(share * LIMIT - float(held["value"][1]) / MEBIBYTE - A_TASK)
 
 
 def _kind(real: RealAirflow, component: str) -> str:

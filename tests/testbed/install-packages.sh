@@ -1,9 +1,12 @@
 #!/bin/sh
-# Installs the Debian packages of packages.txt that are missing, and says so before it does.
+# Installs the Debian packages of packages.txt that are missing, and says so before it does. With `--demo` those that only
+# tests need are left out.
 set -eu
 cd "$(dirname "$0")/../.."
 missing=
-for package in $(sed 's/#.*//' packages.txt); do
+left_out='^$'
+[ "${1-}" != --demo ] || left_out='# tests only'
+for package in $(sed "/$left_out/d; s/#.*//" packages.txt); do
   # A Docker of another origin will do, and Debian's would take its place.
   case $package in
     docker.io) ! command -v dockerd >/dev/null || continue ;;

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -71,14 +71,16 @@ class Operator:
         source: str,
         namespaces: Sequence[str],
         identity: str = "operator",
+        options: Sequence[str] = (),
+        apis: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         self.sources = area.path / f"{identity}-sources.yaml"
-        self.sources.write_text(json.dumps({"sources": {"default": {"url": source}}}))
+        self.sources.write_text(json.dumps({"sources": {"default": {"url": source}}, "apis": apis or {}}))
         kubeconfig = area.path / f"{identity}.kubeconfig"
         control_plane.kubeconfig_for_service_account(NAMESPACE, RELEASE, kubeconfig)
         argv: list[str | Path] = [sys.executable, "-m", "airflow_tuner", "run", "--sources", self.sources]
         argv += ["--kubeconfig", kubeconfig, "--lease-namespace", NAMESPACE, "--identity", identity]
-        argv += [f"--namespace={namespace}" for namespace in namespaces]
+        argv += [f"--namespace={namespace}" for namespace in namespaces] + [*options]
         self._area = area
         self._identity = identity
         self._argv = argv

@@ -78,4 +78,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 - apiGroups: [keda.sh]
   resources: [scaledobjects]
   verbs: [list]
+- apiGroups: [""]
+  resources: [resourcequotas, limitranges]
+  verbs: [list]
 {{- end }}

@@ -21,6 +21,7 @@ from airflow_tuner.api.fields import (
 from airflow_tuner.api.spec import (
     Component,
     Concurrency,
+    Cpu,
     DagProcessor,
     Memory,
     Metrics,
@@ -46,6 +47,7 @@ from airflow_tuner.api.status import (
     Sizes,
     Status,
     Target,
+    TaskSize,
     Tuned,
     Values,
 )
@@ -68,6 +70,7 @@ __all__ = [
     "Component",
     "Concurrency",
     "Condition",
+    "Cpu",
     "DagProcessor",
     "EnvName",
     "EnvVar",
@@ -87,6 +90,7 @@ __all__ = [
     "Spec",
     "Status",
     "Target",
+    "TaskSize",
     "Tuned",
     "TuningCheckpoint",
     "TuningPolicy",

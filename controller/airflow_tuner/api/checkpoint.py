@@ -9,13 +9,13 @@ from airflow_tuner.api.status import Change, Target, Tuned
 
 
 class Peaks(Model):
-    """The most memory of each hour of one target, or the most tasks of one group of workers, for nine weeks."""
+    """The most memory or CPU of each hour of one target, or the most tasks of one group of workers, for nine weeks."""
 
     target: Annotated[str, Field(max_length=128)]
-    """Which target; with the word tasks after it, the tasks that ran or waited at once."""
+    """Which target; with the word tasks after it, the tasks that ran or waited at once; with cpu, its CPU."""
     packed: Annotated[str, Field(max_length=16384, pattern=r"^[0-9]+:[A-Za-z0-9+/=]*$")]
-    """The first hour, counted from 1970, and the peaks in MiB or tasks: little-endian 32-bit numbers, deflated, in
-    base64."""
+    """The first hour, counted from 1970, and the peaks in MiB, tasks or thousandths of a core: little-endian 32-bit
+    numbers, deflated, in base64."""
 
 
 class Remembered(Model):
@@ -31,5 +31,5 @@ class Remembered(Model):
     """What new pods get."""
     history: Annotated[list[Change], Field(max_length=10)] = []
     """The last ten changes, newest first."""
-    peaks: Annotated[list[Peaks], Field(max_length=160, json_schema_extra=keyed("target"))] = []
-    """Memory and tasks of past hours, which the metrics source may not keep as long."""
+    peaks: Annotated[list[Peaks], Field(max_length=240, json_schema_extra=keyed("target"))] = []
+    """Memory, tasks and CPU of past hours, which the metrics source may not keep as long."""

@@ -58,6 +58,10 @@ class Airflow(Model):
     """Airflow's option core.executor, e.g. CeleryExecutor, or LocalExecutor,KubernetesExecutor. Absent: as the
     scheduler's container, the chart's label, or Airflow's metrics say it."""
 
+    api: Annotated[str, Field(min_length=1, max_length=63)] | None = None
+    """Name of this Airflow's REST API in the operator's configuration (the chart's value `airflow.apis`): what DAGs run
+    next is read there, so that memory is there for those that run seldom. Absent: it is not asked."""
+
     @property
     def labels(self) -> dict[str, str]:
         """The labels that a workload of this deployment carries."""
@@ -129,11 +133,32 @@ class Memory(Model):
     for pods that are Guaranteed."""
 
 
+class Cpu(Model):
+    """Bounds of a container's CPU. Neither its request nor its limit is set outside of them, and no limit is added."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "quantity(string(self.min)).compareTo(quantity(string(self.max))) <= 0",
+                "cpu.min must not exceed cpu.max",
+            ),
+            ("quantity(string(self.min)).compareTo(quantity('0')) > 0", "cpu.min must be more than 0"),
+        )
+    )
+
+    min: CpuQuantity
+    """Smallest CPU request and limit the operator may set, e.g. 250m."""
+    max: CpuQuantity
+    """Largest CPU request and limit the operator may set, e.g. 2."""
+
+
 class Component(Model):
     """Bounds for one component. A component that is absent from the policy is never touched."""
 
     memory: Memory
     """Bounds of the memory of the component's main container."""
+    cpu: Cpu | None = None
+    """Bounds of the CPU of the component's main container; absent: never touched."""
 
 
 class Interval(Model):
@@ -207,6 +232,8 @@ class Worker(Model):
     <release>-worker-<set>, a workload's full name, or `*` for all. The first entry that matches counts."""
     memory: Memory
     """Bounds of the memory of the worker container."""
+    cpu: Cpu | None = None
+    """Bounds of the CPU of the worker container; absent: never touched."""
     concurrency: Concurrency | None = None
     """Bounds of worker_concurrency, the slots of each worker; absent: never touched."""
 
@@ -218,6 +245,13 @@ class SecretKeyRef(Model):
     """Name of the Secret, e.g. airflow-broker-url."""
     key: Annotated[str, Field(min_length=1, max_length=253)] = "connection"
     """Key in it; the official chart's is connection."""
+
+
+class Tasks(Model):
+    """Bounds for tasks that have pods of their own (KubernetesExecutor). Nothing is changed: it is recommended."""
+
+    memory: Memory
+    """Bounds of the memory recommended for the container in which a task runs (base)."""
 
 
 class Celery(Model):
@@ -232,9 +266,9 @@ class Cooldown(Model):
     """Least time between ordinary changes of one target. The answer to an out-of-memory kill does not wait."""
 
     raise_seconds: Annotated[int, Field(ge=0, le=86400)] = 600
-    """Seconds after a change of a target's memory before the next ordinary raise of it."""
+    """Seconds after a change of a target's memory, or of its CPU, before the next ordinary raise of that."""
     lower_seconds: Annotated[int, Field(ge=300, le=604800)] = 3600
-    """Seconds after a change of a target's memory before it is lowered."""
+    """Seconds after a change of a target's memory, or of its CPU, before that is lowered."""
     concurrency_seconds: Annotated[int, Field(ge=0, le=86400)] = 60
     """Seconds after a change of a worker's slots before the next one."""
     parsing_seconds: Annotated[int, Field(ge=0, le=604800)] = 900
@@ -293,7 +327,7 @@ class Changes(Model):
     restarts: Restarts = Restarts()
     """Whether pods may be restarted for what cannot be changed while they run."""
     releases: bool = True
-    """Whether memory that a week of history did not take is released, in running pods too; false: memory is only
+    """Whether memory and CPU that a week of history did not take is released, in running pods too; false: it is only
     raised. In mode Recommend it is recommended in any case."""
 
 
@@ -318,6 +352,8 @@ class Spec(Model):
     """Bounds for the api-server (Airflow 3) or webserver (Airflow 2); absent: never touched."""
     workers: Annotated[list[Worker], Field(max_length=64, json_schema_extra=keyed("name"))] = []
     """Bounds for the Celery workers, one entry per worker workload; the first entry whose name matches counts."""
+    tasks: Tasks | None = None
+    """Bounds for tasks that have pods of their own; absent: nothing is recommended for them."""
     celery: Celery | None = None
     """How Celery workers are reached, to change their slots while they run; absent: at their next creation."""
     changes: Changes = Changes()
@@ -337,6 +373,17 @@ class Spec(Model):
         """The first entry for a worker workload by its target (`worker/default`) or its name."""
         group = target.removeprefix("worker/")
         return next((entry for entry in self.workers if entry.name in {"*", group, name}), None)
+
+    def cpu(self, component: str, target: str, name: str) -> Cpu | None:
+        """The bounds of CPU for a workload by its component, target and name."""
+        entry = self.worker(target, name) if component == "worker" else self.component(component)
+        return None if entry is None else entry.cpu
+
+    @property
+    def tunes_cpu(self) -> bool:
+        """Some container's CPU may be changed."""
+        singles = (self.scheduler, self.dag_processor, self.triggerer, self.api_server)
+        return any(entry.cpu is not None for entry in (*singles, *self.workers) if entry is not None)
 
     @property
     def tunes_slots(self) -> bool:

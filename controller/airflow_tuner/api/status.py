@@ -5,15 +5,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from airflow_tuner.api.fields import Labels, MemoryQuantity, Model, Name, Sentence, Time, keyed
+from airflow_tuner.api.fields import CpuQuantity, Labels, MemoryQuantity, Model, Name, Sentence, Time, keyed
 
 
 class Condition(Model):
     """One observation about the policy, as in every Kubernetes object."""
 
     type: Annotated[str, Field(max_length=64)]
-    """Ready, MetricsAvailable, AirflowMetricsAvailable, BrokerAvailable, TargetsFound, Converged, AdmissionEffective
-    or RestartNeeded."""
+    """Ready, MetricsAvailable, AirflowMetricsAvailable, BrokerAvailable, CalendarAvailable, TargetsFound, Converged,
+    AdmissionEffective or RestartNeeded."""
     status: Literal["True", "False", "Unknown"]
     """True, False or Unknown."""
     observed_generation: int
@@ -48,6 +48,10 @@ class Values(Model):
     """Memory request; absent: none is set."""
     limit: MemoryQuantity | None = None
     """Memory limit; absent: none is set."""
+    cpu_request: CpuQuantity | None = None
+    """CPU request; absent: none is set, or the policy names no bounds of CPU for it."""
+    cpu_limit: CpuQuantity | None = None
+    """CPU limit; absent: none is set, or the policy names no bounds of CPU for it."""
     concurrency: int | None = None
     """Slots of each worker; absent: not known, or not a worker."""
     parsing_interval_seconds: int | None = None
@@ -78,6 +82,8 @@ class Moments(Model):
     """Last change of any kind."""
     memory: Time | None = None
     """Last change of its memory."""
+    cpu: Time | None = None
+    """Last change of its CPU."""
     slots: Time | None = None
     """Last change of its slots."""
     parsing: Time | None = None
@@ -125,6 +131,25 @@ class Target(Model):
     """Out-of-memory kills that were already answered, by pod."""
 
 
+class TaskSize(Model):
+    """What is recommended for one task that has pods of its own."""
+
+    dag: Name
+    """Its DAG."""
+    task: Name
+    """Its name in the DAG."""
+    pods: Name
+    """What the names of its pods begin with."""
+    reason: Annotated[str, Field(max_length=64)]
+    """OutOfMemory, LimitTooSmall, LimitsMissing, RequestTooSmall, Overprovisioned, or NotKnown: what it has is not."""
+    present: Values | None = None
+    """What its newest pod had; absent: not known."""
+    recommended: Values
+    """What its pods should have."""
+    why: Sentence
+    """What that rests on."""
+
+
 class EnvName(StrEnum):
     """The environment that may be set: Airflow's options for what is tuned, by the names of both lines."""
 
@@ -166,10 +191,12 @@ class Baseline(Model):
 
 
 class Sizes(Model):
-    """Resources that are set at admission: memory only."""
+    """Resources that are set at admission."""
 
     memory: MemoryQuantity
     """Memory."""
+    cpu: CpuQuantity | None = None
+    """CPU; absent: it is left as the template says."""
 
 
 class Tuned(Model):
@@ -211,9 +238,9 @@ class Change(Model):
     target: Name
     """What was changed."""
     reason: Annotated[str, Field(max_length=64)]
-    """OutOfMemory, NodeMemoryPressure, BelowMinimum, LimitsMissing, MemoryForecast, MemoryReleased,
-    SlotsExhausted, SlotsForecast, SlotsReleased, SlotsIdle, MemoryBound, ParsingOverloaded, DagsStale, Recommended,
-    BoundsChanged, TemplateChanged, PodsRefused or Released."""
+    """OutOfMemory, NodeMemoryPressure, BelowMinimum, LimitsMissing, MemoryForecast, MemoryReleased, CpuThrottled,
+    CpuUsed, CpuReleased, SlotsExhausted, SlotsForecast, SlotsReleased, SlotsIdle, MemoryBound, ParsingOverloaded,
+    DagsStale, Recommended, BoundsChanged, TemplateChanged, PodsRefused or Released."""
     from_: Annotated[Values, Field(alias="from")]
     """Values before."""
     to: Values
@@ -249,5 +276,11 @@ class Status(Model):
     """What new pods get."""
     history: Annotated[list[Change], Field(max_length=10)] = []
     """The last ten changes, newest first."""
+    tasks: Annotated[list[TaskSize], Field(max_length=20, json_schema_extra=keyed("pods"))] = []
+    """Tasks with pods of their own that should have other memory: the worst, then the largest savings."""
+    tasks_summary: Annotated[str, Field(max_length=256)] = ""
+    """Of how many tasks that is so, and how many fit."""
+    pod_template: Values | None = None
+    """What the pod template should give tasks that say nothing: it fits those of nine of ten runs."""
     helm_values: Annotated[str, Field(max_length=8192)] = ""
     """In mode Recommend: what is recommended, as a values file for the official Airflow chart."""

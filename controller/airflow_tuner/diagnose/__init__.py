@@ -24,6 +24,7 @@ from airflow_tuner.diagnose import (
     ownership,
     scheduling,
     setup,
+    shortage,
     sources,
     waiting,
 )
@@ -34,6 +35,7 @@ log = logging.getLogger("airflow_tuner")
 
 CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     ownership.another_policy_acts,  # is it ours to act
+    ownership.change_budget_spent,
     ownership.targets_not_found,  # is there anything to look at
     sources.metrics_missing,  # can we trust what we see
     sources.airflow_metrics_missing,
@@ -58,6 +60,7 @@ CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     headroom.concurrency_exceeds_memory,  # who may die next
     executors.scheduler_exceeds_memory,
     headroom.memory_headroom_low,
+    shortage.memory_room_short,  # and could not be helped
     hogs.task_memory_hog,  # by whose doing
     growth.memory_leak_suspected,
     memory.limits_missing,  # or take others along

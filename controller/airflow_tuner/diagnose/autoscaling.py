@@ -55,20 +55,25 @@ def keda_out_of_step(case: Case) -> Iterator[Finding]:
 def _told(case: Case, workload: Workload, item: Autoscaler) -> tuple[Severity, str] | None:
     """What is to be said about one autoscaler of a workload."""
     who = f"The {item.kind} {short(item.name)}"
+    named = case.spec.cpu(workload.component, workload.target, workload.name) is not None
+    left = " The operator leaves its CPU alone." if named and item.rules_cpu(workload.container) else ""
     if item.kind != VERTICAL:
         if not item.by_memory:
-            return Severity.INFO, f"{who} changes the replicas of {short(workload.label)}: that is in nobody's way."
+            by = " by its CPU as a share of the request" if left else ""
+            told = f"{who} changes the replicas of {short(workload.label)}{by}: that is in nobody's way.{left}"
+            return Severity.INFO, told
         return (
             Severity.WARNING,
             f"{who} decides how many replicas {short(workload.label)} has by its memory as a share of the request, "
             "which the operator changes: with a higher request there are fewer replicas. Let it go by CPU, or by an "
-            "average value.",
+            f"average value.{left}",
         )
     if item.mode == OFF:
         return None
     who = f"{who} (updateMode {short(item.mode)})"
     if not item.changes_memory(workload.container):
-        return Severity.INFO, f"{who} changes the CPU of {short(workload.label)} alone: that is in nobody's way."
+        told = f"{who} changes the CPU of {short(workload.label)} alone: that is in nobody's way.{left}"
+        return Severity.INFO, told
     advice = "Set its updateMode to Off, or its controlledResources to [cpu]; or take this workload out of the policy."
     if item.mode == INITIAL:
         return (

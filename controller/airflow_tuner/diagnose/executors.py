@@ -3,18 +3,15 @@
 from collections.abc import Iterator
 from datetime import timedelta
 
-from airflow_tuner import lag, local
+from airflow_tuner import lag, local, task_sizes
 from airflow_tuner.diagnose.case import Case
 from airflow_tuner.diagnose.memory import SHOWN
-from airflow_tuner.model import Finding, Severity
+from airflow_tuner.model import Finding, Severity, TaskPod
 from airflow_tuner.quantity import readable
 from airflow_tuner.sentence import counted, fitted, short
 
 NAMED = 3
 """Most tasks that one message names."""
-
-TASK_PODS = "task-pods"
-"""What a finding about pods of the KubernetesExecutor is about."""
 
 
 def waiting_for_the_scheduler(case: Case) -> Iterator[Finding]:
@@ -43,7 +40,7 @@ def waiting_for_a_node(case: Case) -> Iterator[Finding]:
         yield Finding(
             "QueueLagHigh",
             Severity.WARNING,
-            TASK_PODS,
+            task_sizes.TARGET,
             f"{counted(len(found), 'pod of a task waits', 'pods of tasks wait')} for a node, the first, "
             f"{short(first.name)} (task {short(first.task)} of {short(first.dag)}), for {waits:.0f} s; the objective "
             f"is {late.total_seconds():.0f} s. {lag.PODS_PENDING}: {fitted(first.unplaced, 300).rstrip('. ')}. Add "
@@ -99,10 +96,18 @@ def task_pods_killed(case: Case) -> Iterator[Finding]:
         yield Finding(
             "OutOfMemory",
             Severity.CRITICAL,
-            TASK_PODS,
+            task_sizes.TARGET,
             f"{counted(len(dead), 'pod of a task was', 'pods of tasks were')} killed for memory within the hour, the "
             f"last at {dead[-1][0]:%H:%M:%S}: {', '.join(told)}{more}. The operator does not size pods of tasks: give "
             "the task a larger limit (executor_config, pod_override) or the chart's pod template, or load less at once "
-            "in it.",
+            f"in it.{_advised(case, dead[-1][1])}",
             dead[0][0],
         )
+
+
+def _advised(case: Case, pod: TaskPod) -> str:
+    """What is recommended for the task of a pod, where that is known."""
+    size = task_sizes.size_of(case.spec, case.seen, pod.dag, pod.task)
+    if size is None or size.after.limit is None or size.after.limit <= (pod.memory.limit or 0):
+        return ""
+    return f" Recommended for {short(pod.task)} of {short(pod.dag)}: a limit of {readable(size.after.limit)}."

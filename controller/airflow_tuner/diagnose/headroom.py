@@ -232,9 +232,9 @@ def _upon_kill(item: decide.Item, limit: int, slots: int | None = None) -> str:
 
 
 def _only_upon_kill(item: decide.Item, limit: int, slots: int | None) -> str:
-    most = readable(item.bounds.max)
+    most = item.bounds.named
     if steps.beyond(item.bounds, item.workload):
-        return f"The operator leaves it alone: its template is above memory.max = {most}."
+        return f"The operator leaves it alone: its template is above {most}."
     if item.spec.mode is api.Mode.RECOMMEND:
         left = f"The operator leaves it to the {short(item.ruled_by)}, and answers no kill of it."
         return left if item.ruled_by else "In mode Recommend the operator changes nothing."
@@ -243,12 +243,12 @@ def _only_upon_kill(item: decide.Item, limit: int, slots: int | None) -> str:
     untuned = " The slots are not tuned: the policy names no concurrency." if entry is not None and not bounds else ""
     if limit < item.bounds.max:
         follows = "The limit follows with the next raise of slots, and a" if bounds is not None else "A"
-        return f"{follows} kill is answered with a larger limit, up to memory.max = {most}.{untuned}"
+        return f"{follows} kill is answered with a larger limit, up to {most}.{untuned}"
     if bounds is None or slots is None:
-        return f"The limit is at memory.max = {most}, and stays after a kill.{untuned}"
+        return f"The limit is at {most}, and stays after a kill.{untuned}"
     if slots <= bounds.min:
-        return f"Nothing is left to change: the limit is at memory.max = {most}, the slots at concurrency.min."
-    return f"The limit is at memory.max = {most}: after a kill the slots come down, to {bounds.min} at least."
+        return f"Nothing is left to change: the limit is at {most}, the slots at concurrency.min."
+    return f"The limit is at {most}: after a kill the slots come down, to {bounds.min} at least."
 
 
 def _limited(item: decide.Item) -> Iterator[Pod]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from airflow_tuner import decide, kills, local, past
+from airflow_tuner import kills, local, past
 from airflow_tuner.diagnose.case import Case
 from airflow_tuner.model import Finding, Pod, Severity, Workload
 from airflow_tuner.quantity import readable
@@ -99,11 +99,12 @@ def _killed(case: Case, workload: Workload) -> Iterator[Finding]:
     hit = [pod for pod in workload.pods if pod in dead or pod.name in processes]
     limits = [memory.limit for pod in hit if (memory := pod.running or pod.memory).limit]
     now_at = f"The limit in force is {readable(min(limits))}" if limits else "No limit is in force"
-    bounds = decide.bounds_of(case.spec, workload.component, workload.target, workload.name)
-    full = bounds is not None and bool(limits) and max(limits) >= bounds.max
+    item = next(item for item in case.items if item.workload.target == workload.target)
+    full = bool(limits) and max(limits) >= item.bounds.max
+    most = f"No more is to be had: {item.bounds.holder}" if item.bounds.holder else "That is the policy's maximum"
     advice = (
-        ". That is the policy's maximum, and it stays: load less at once in the tasks, run fewer of them at a time, or "
-        "raise memory.max."
+        f". {most}, and it stays: load less at once in the tasks, run fewer of them at a time, or "
+        f"{item.bounds.remedy[0].lower()}{item.bounds.remedy[1:]}."
         if full
         else ". If one task needs it all, load its data in chunks or give it a queue of its own."
     )

@@ -21,6 +21,21 @@ def another_policy_acts(case: Case) -> Iterator[Finding]:
         )
 
 
+def change_budget_spent(case: Case) -> Iterator[Finding]:
+    """The operator has made so many changes within the hour, over all policies, that something may be wrong with it."""
+    budget = case.seen.budget
+    if budget is not None and budget.again is not None and case.spec.mode is api.Mode.ENFORCE:
+        yield Finding(
+            "ChangeBudgetSpent",
+            Severity.WARNING,
+            "policy",
+            f"The operator has made {budget.made} ordinary changes within an hour, over all policies, of at most "
+            f"{budget.most} (changes.perHour of its chart): until {budget.again:%H:%M} it only answers kills. "
+            "`kubectl get atp --all-namespaces` shows what it changed.",
+            case.seen.at,
+        )
+
+
 def targets_not_found(case: Case) -> Iterator[Finding]:
     """The policy names components that this namespace does not have."""
     seen = {workload.component for workload in case.seen.workloads}

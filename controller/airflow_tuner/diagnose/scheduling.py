@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from airflow_tuner import lag, runaway
+from airflow_tuner import capacity, cores, lag, quantity, runaway
 from airflow_tuner.diagnose.case import Case
 from airflow_tuner.model import Finding, MetricsState, Pod, Severity, Workload
 from airflow_tuner.sentence import counted, short
@@ -24,6 +24,10 @@ BEATS = 36
 
 BEATS_SHARE = 0.5
 """Below this share of them they are late."""
+
+STOPPED = 0.003
+"""Cores below which a scheduler does not lack CPU, but asks for none, as one that is stopped: without any work it takes
+0.03 to 0.05 (measured)."""
 
 PACE = "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC"
 
@@ -118,23 +122,27 @@ def scheduler_slow(case: Case) -> Iterator[Finding]:
             )
         return
     late = _late(case, pods, own_pace=any(PACE in item.names for item in schedulers))
+    said = {cores.said(item.cores) for item in case.items if item.workload.component == "scheduler"}
     if late:
         yield Finding(
             "SchedulerUnderResourced",
             Severity.WARNING,
             "scheduler",
-            f"{late}, and CPU is short: {short_of}. Tasks start late. Raise the scheduler's CPU limit and request in "
-            "your values, or free its node; the operator does not change CPU.",
+            f"{late}, and CPU is short: {short_of}. Tasks start late. "
+            f"{' '.join(sorted(said)) or cores.said(cores.Assessment())} "
+            "Raise the scheduler's CPU limit and request in your values, or free its node.",
             seen.at,
         )
 
 
 def _late(case: Case, pods: list[Pod], *, own_pace: bool) -> str:
-    """What of the schedulers is late, as a clause; empty where nothing is, or where one has just begun.
+    """What of the schedulers is late, as a clause; empty where nothing is, one has just begun, or all are stopped.
 
     `own_pace`: how often they beat is set by the user.
     """
     if not all(pod.started is not None and case.seen.at - pod.started >= SETTLED for pod in pods):
+        return ""
+    if all(pod.usage.cpu is not None and pod.usage.cpu.value < STOPPED for pod in pods):
         return ""
     loop, beats, usual = case.seen.airflow.loop, case.seen.airflow.beats, BEATS * len(pods)
     if loop is not None and loop > LOOP_SLOW:
@@ -161,13 +169,20 @@ def import_errors(case: Case) -> Iterator[Finding]:
 def triggerer_saturated(case: Case) -> Iterator[Finding]:
     """All triggerers are full: deferred tasks wait for their triggers."""
     found = case.seen.airflow.triggerer
-    if found is not None and found.free <= 0:
-        running = "" if found.running is None else f" ({counted(found.running, 'trigger runs', 'triggers run')} in one)"
-        yield Finding(
-            "TriggererSaturated",
-            Severity.WARNING,
-            "triggerer",
-            f"No triggerer had room for another trigger in three minutes: their capacity is used up{running}. Deferred "
-            "tasks wait, and nothing looks at what they wait for. Add triggerers, or raise config.triggerer.capacity.",
-            case.seen.at,
-        )
+    if found is None or found.free > 0:
+        return
+    facts = [] if found.running is None else [f"{counted(found.running, 'trigger runs', 'triggers run')} in one"]
+    facts += [] if found.deferred is None else [f"tasks of {counted(found.deferred, 'slot', 'slots')} are deferred"]
+    numbers = f" ({', '.join(facts)})" if facts else ""
+    workload = next((item for item in case.seen.workloads if item.component == "triggerer"), None)
+    most = None if case.spec.triggerer is None else quantity.parse(case.spec.triggerer.memory.max)
+    told = "" if workload is None else capacity.advice(workload, case.seen, found, most)
+    yield Finding(
+        "TriggererSaturated",
+        Severity.WARNING,
+        "triggerer",
+        f"No triggerer had room for another trigger in three minutes: their capacity is used up{numbers}. "
+        "Deferred tasks wait, and nothing looks at what they wait for. "
+        f"{told or 'Add triggerers, or raise config.triggerer.capacity.'}",
+        case.seen.at,
+    )

@@ -2,17 +2,12 @@
 
 import math
 from collections.abc import Iterator
-from datetime import timedelta
 
-from airflow_tuner import environment, helm, lag
+from airflow_tuner import cores, environment, helm, lag
 from airflow_tuner.diagnose.case import Case
-from airflow_tuner.model import Finding, Pod, Severity, Workload
+from airflow_tuner.model import Finding, Severity, Workload
 from airflow_tuner.quantity import readable
 from airflow_tuner.sentence import counted, short
-
-STARTING = timedelta(seconds=60)
-"""What a container does in its first minute says nothing: it starts Airflow, with all the CPU there is (measured: the
-official chart's components were healthy 50 s after their installation)."""
 
 NAMED = 5
 """Most variables that one message names: each pair of names is up to 130 characters long."""
@@ -25,7 +20,8 @@ def cpu_limit_throttling(case: Case) -> Iterator[Finding]:
     """The CPU limit holds a container back in a good part of its time."""
     for item in case.items:
         workload = item.workload
-        held = [(share, pod) for pod in workload.living if (share := _throttled(case, pod)) >= lag.THROTTLED]
+        shares = [(cores.held_back(case.spec, pod, case.seen.at), pod) for pod in workload.living]
+        held = [(share, pod) for share, pod in shares if share >= lag.THROTTLED]
         if not held:
             continue
         share, pod = max(held, key=lambda one: (one[0], one[1].name))
@@ -37,8 +33,8 @@ def cpu_limit_throttling(case: Case) -> Iterator[Finding]:
             workload.target,
             f"Its {limit} holds {len(held)} of {counted(len(workload.living), 'pod', 'pods')} of "
             f"{short(workload.label)} back, most {short(pod.name)}: in {share:.0%} of its scheduling periods{used}. "
-            f"Raise or remove {helm.key(workload)}.resources.limits.cpu in the Airflow chart's values; the operator "
-            "does not change CPU.",
+            f"{cores.said(item.cores)} Raise or remove {helm.key(workload)}.resources.limits.cpu in the Airflow "
+            "chart's values.",
             case.seen.at,
         )
 
@@ -114,17 +110,6 @@ def probe_too_tight(case: Case) -> Iterator[Finding]:
 
 def _ignored(case: Case, workload: Workload) -> dict[str, str]:
     return environment.ignored(workload.names, case.seen.line)
-
-
-def _throttled(case: Case, pod: Pod) -> float:
-    """Share of the periods in which the CPU limit held a pod's container back; 0 where that is not known.
-
-    Also for one that has just started.
-    """
-    settled = timedelta(seconds=case.spec.metrics.window_seconds) + STARTING
-    if pod.usage.throttled is None or pod.started is None or case.seen.at - pod.started < settled:
-        return 0.0
-    return pod.usage.throttled.value
 
 
 def _cores(number: float) -> str:

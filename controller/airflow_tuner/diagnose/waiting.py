@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from airflow_tuner import lag, stranded
+from airflow_tuner import cores, lag, stranded
 from airflow_tuner.diagnose.case import Case
 from airflow_tuner.model import Finding, Severity
 
@@ -30,7 +30,8 @@ def queue_lag_high(case: Case) -> Iterator[Finding]:
     for item in case.items:
         found = item.slots
         if found.flow is not None and found.cause:
-            parts = (found.flow.told, f"{found.cause}: {found.told}", found.hold)
+            of_cpu = cores.said(item.cores) if found.cause == lag.CPU_BOUND else ""
+            parts = (found.flow.told, f"{found.cause}: {found.told}", of_cpu, found.hold)
             yield Finding(
                 "QueueLagHigh",
                 Severity.WARNING,
