@@ -12,13 +12,19 @@ VIRTUAL ?=
 
 .PHONY: help
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## The main job: real Airflow on a real node (root on Linux), else a virtual one (SEED=n, KEEP=1, VIRTUAL=1)
 	@if [ -z "$(VIRTUAL)" ]; then sh tests/testbed/install-packages.sh --demo || echo 'Without them the demo is a virtual one.'; fi
 	@$(MAKE) --no-print-directory $(READY)
 	@SEED=$(SEED) KEEP=$(KEEP) VIRTUAL=$(VIRTUAL) $(BIN)/python -m testbed.demo
+
+.PHONY: demo-docker
+demo-docker: ## Airflow under docker compose on an engine of its own, and the tuner beside it (root on Linux; SEED=n, KEEP=1)
+	@sh tests/testbed/install-packages.sh
+	@$(MAKE) --no-print-directory $(READY)
+	@SEED=$(SEED) KEEP=$(KEEP) $(BIN)/python -m testbed.docker_demo
 
 .PHONY: test
 test: $(READY) ## All tests this machine can run; says what it skips and why

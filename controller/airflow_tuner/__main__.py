@@ -1,4 +1,4 @@
-"""The command line: `airflow-tuner run`, `diagnose`, `plan`, `explain`, `replay`, `simulate`, `crd`, `reference`."""
+"""The command line: `airflow-tuner run`, `diagnose`, `plan`, `explain`, `status`, `replay`, `simulate`, `crd`, ..."""
 
 import asyncio
 import json
@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from airflow_tuner.settings import Settings, Source, read_apis, read_sources
 if TYPE_CHECKING:
     from airflow_tuner.chronicle import Chronicle
     from airflow_tuner.reconcile import Look
+    from airflow_tuner.standalone import Place
 
 NO_SOURCE = "No metrics source is asked: name one with --prometheus URL (of a port-forward, say) or --sources FILE."
 
@@ -40,11 +41,74 @@ def main() -> None:
     """Keep Apache Airflow out of memory trouble, within the bounds of one TuningPolicy."""
 
 
+def _of_docker(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that only a Docker engine needs."""
+    for option in (
+        click.option(
+            "--backend",
+            type=click.Choice(["kubernetes", "docker"]),
+            default="kubernetes",
+            show_default=True,
+            help="What Airflow runs on.",
+        ),
+        click.option(
+            "--docker-host",
+            envvar="DOCKER_HOST",
+            default="unix:///var/run/docker.sock",
+            show_default=True,
+            help="Docker: the engine's address.",
+        ),
+        click.option(
+            "--state",
+            type=click.Path(path_type=Path, dir_okay=False),
+            help="Docker: the state file; else ~/.local/state/airflow-tuner/docker.sqlite.",
+        ),
+        click.option(
+            "--broker-url-file",
+            type=click.Path(path_type=Path, dir_okay=False),
+            help="Docker: file with the URL of the Celery broker.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _place(
+    policy: Path | None,
+    sources: Path | None,
+    prometheus: str | None,
+    docker_host: str,
+    state: Path | None,
+    broker_url_file: Path | None,
+    override_file: Path | None = None,
+) -> "Place":
+    from airflow_tuner import standalone, store
+
+    if policy is None:
+        msg = "name the file with the TuningPolicy"
+        raise click.UsageError(msg)
+    known = read_sources(sources) if sources else {}
+    if prometheus:
+        known["default"] = Source(url=prometheus)
+    return standalone.Place(policy, docker_host, state or store.default_file(), known, broker_url_file, override_file)
+
+
 @main.command()
+@_of_docker
+@click.option(
+    "--policy",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Docker: file with the TuningPolicy; read again in each turn.",
+)
+@click.option("--prometheus", help="Docker: URL of the metrics source `default`.")
+@click.option(
+    "--override-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Docker: write what was decided to this file, e.g. docker-compose.override.yaml, for the next `up`.",
+)
 @click.option(
     "--sources",
     type=click.Path(path_type=Path),
-    required=True,
     help="File of metrics sources: `sources: {default: {url: http://prometheus:9090}}`.",
 )
 @click.option("--namespace", "namespaces", multiple=True, help="Namespace to watch; may be given several times.")
@@ -67,7 +131,7 @@ def main() -> None:
     "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
 )
 def run(  # noqa: PLR0913, PLR0917 - one argument per option
-    sources: Path,
+    sources: Path | None,
     namespaces: tuple[str, ...],
     all_namespaces: bool,
     kubeconfig: Path | None,
@@ -77,8 +141,25 @@ def run(  # noqa: PLR0913, PLR0917 - one argument per option
     metrics_port: int | None,
     changes_per_hour: int,
     log_level: str,
+    backend: str,
+    policy: Path | None,
+    prometheus: str | None,
+    **docker: Any,  # noqa: ANN401 - the options of a Docker engine
 ) -> None:
-    """Run the operator until it is told to stop."""
+    """Run the operator until it is told to stop; beside a Docker engine with --backend docker --policy FILE."""
+    if backend == "docker":
+        from airflow_tuner import standalone
+
+        standalone.log_to_stderr(log_level)
+        try:
+            place = _place(policy, sources, prometheus, **docker)
+            asyncio.run(_until_stopped(lambda stop: standalone.run(place, stop)))
+        except (TunerError, ValueError) as error:
+            raise click.ClickException(str(error)) from error
+        return
+    if sources is None:
+        msg = "name a file of metrics sources: --sources FILE"
+        raise click.UsageError(msg)
     if bool(namespaces) == all_namespaces:
         msg = "say what to watch: --namespace NAME (as often as needed) or --all-namespaces"
         raise click.UsageError(msg)
@@ -96,22 +177,23 @@ def run(  # noqa: PLR0913, PLR0917 - one argument per option
             metrics_port=metrics_port,
             changes_per_hour=changes_per_hour,
         )
-        asyncio.run(_run(settings))
+        # Heavy libraries load only in the command that needs them.
+        from airflow_tuner import operator
+
+        asyncio.run(_until_stopped(lambda stop: operator.run(settings, stop)))
     except Misconfigured as error:
         raise click.ClickException(str(error)) from error
     except TunerError as error:
         raise click.ClickException(str(error)) from error
 
 
-async def _run(settings: Settings) -> None:
-    # Heavy libraries load only in the command that needs them.
-    from airflow_tuner import operator
-
+async def _until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    """Run `work` until a signal sets its event."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await operator.run(settings, stop)
+    await work(stop)
 
 
 def _of_a_policy(command: Callable[..., None]) -> Callable[..., None]:
@@ -130,10 +212,10 @@ def _of_a_policy(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--no-broker", is_flag=True, help="Do not ask the workers over the Celery broker."),
     ):
         command = option(command)
-    return command
+    return _of_docker(command)
 
 
-def _looked(
+def _looked(  # noqa: PLR0913, PLR0917 - one argument per option
     name: str | None,
     file: Path | None,
     namespace: str,
@@ -141,10 +223,19 @@ def _looked(
     sources: Path | None,
     prometheus: str | None,
     no_broker: bool,
+    backend: str,
+    **docker: Any,  # noqa: ANN401 - the options of a Docker engine
 ) -> "Look":
     from airflow_tuner import plan
 
     try:
+        if backend == "docker":
+            from airflow_tuner import standalone
+
+            broker = None if no_broker else docker.pop("broker_url_file")
+            return asyncio.run(
+                standalone.look_once(_place(file, sources, prometheus, **docker | {"broker_url_file": broker}))
+            )
         known = read_sources(sources) if sources else {}
         if prometheus:
             known["default"] = Source(url=prometheus)
@@ -203,6 +294,25 @@ def explain_command(target: str, **where: Any) -> None:  # noqa: ANN401 - the op
         names = ", ".join(item.workload.target for item in told.decision.targets) or "none"
         msg = f"the policy has no target {target}; it has: {names}"
         raise click.ClickException(msg) from error
+
+
+@main.command("status")
+@click.option("--state", type=click.Path(path_type=Path, dir_okay=False), help="The state file, as for `run`.")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def status_command(state: Path | None, output: str) -> None:
+    """Print what the tuner beside a Docker engine found and did, out of its state file."""
+    from airflow_tuner import board, store
+
+    file = state or store.default_file()
+    try:
+        if not file.exists():
+            msg = f"There is no state file {file}: airflow-tuner run --backend docker makes it (--state)."
+            raise Misconfigured(msg)
+        with store.Store.copied(file) as kept:
+            found, about = kept.document("status"), kept.document("policy")
+        click.echo(json.dumps(found, indent=2) if output == "json" else board.text(found, about))
+    except TunerError as error:
+        raise click.ClickException(str(error)) from error
 
 
 @main.command("replay")

@@ -7,12 +7,12 @@ take up waits for a restart, and that is asked of the Eviction API, which holds 
 import asyncio
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from airflow_tuner import quantity
-from airflow_tuner.broker import Broker
 from airflow_tuner.cluster import Cluster, NotFound, path
 from airflow_tuner.errors import Refused, Stale, TunerError
-from airflow_tuner.model import Cpu, Decision, Memory, Pod, TargetDecision
+from airflow_tuner.model import Cpu, Decision, Memory, Pod, Slots, TargetDecision
 from airflow_tuner.quantity import mebibytes
 from airflow_tuner.restarts import Waiting
 from airflow_tuner.status import meant, needs_resize, needs_slots, resized, resized_cpu
@@ -30,6 +30,13 @@ NO_ROOM = "Deferred: its node has no room for the request that was decided; that
 
 Resources = dict[str, dict[str, str]]
 """Quantities of memory or CPU, as `limits` and as `requests`."""
+
+
+class SlotSetter(Protocol):
+    """What gives the worker in a pod its slots: a broker, or what knows how the worker calls itself there."""
+
+    async def set_slots(self, name: str, now: Slots, slots: int) -> None:
+        """As `Broker.set_slots`."""
 
 
 async def resize(
@@ -64,7 +71,7 @@ async def resize(
 
 
 async def set_slots(
-    broker: Broker | None, decision: Decision, refused: Mapping[str, str]
+    broker: SlotSetter | None, decision: Decision, refused: Mapping[str, str]
 ) -> tuple[int, dict[str, str]]:
     """Give the workers that answer the slots that were decided: (how many were asked, refusals by pod).
 

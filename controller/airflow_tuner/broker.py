@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from amqp import exceptions as amqp
 from amqp.exceptions import AMQPError
 from celery import Celery
 from celery.app.control import Control
 from kombu.connection import Connection
-from kombu.exceptions import KombuError
+from kombu.exceptions import ChannelError, KombuError
 from kombu.pidbox import Mailbox
 from redis import exceptions as redis
 
@@ -62,6 +63,9 @@ LONGEST_NAME = 100
 _TLS = {"ssl_cert_reqs": CERT_REQUIRED}
 
 _T = TypeVar("_T")
+
+# Redis keeps no queue that is empty.
+_NO_QUEUE = (amqp.NotFound, ChannelError)
 
 # What becomes of a broker that is away, that refuses, or that is none.
 _FAILURES = (
@@ -123,6 +127,10 @@ class Broker:
         """What the workers `celery@<name>` say; one that takes longer than half of the time limit is absent."""
         nodes = {f"celery@{name}": name for name in names}
         return await self._call(lambda talk: talk.slots(nodes)) if nodes else {}
+
+    async def queued(self, queues: Sequence[str]) -> Mapping[str, int]:
+        """Messages that wait in these queues, and that no worker has taken yet."""
+        return await self._call(lambda talk: talk.queued(queues)) if queues else {}
 
     async def set_slots(self, name: str, now: Slots, slots: int) -> None:
         """Give a worker, which is `now` so, this many slots while it runs.
@@ -187,6 +195,17 @@ class _Talk:
         now = time.time()
         found = {nodes[node]: _slots(stats[node], active[node], queues[node], now) for node in queues}
         return {name: slots for name, slots in found.items() if slots is not None}
+
+    def queued(self, queues: Sequence[str]) -> dict[str, int]:
+        return {queue: self._length(queue) for queue in queues}
+
+    def _length(self, queue: str) -> int:
+        # A channel of its own: a broker closes the one over which it was asked for a queue that is not there.
+        with self.connection.channel() as channel:  # type: ignore[no-untyped-call]
+            try:
+                return int(channel.queue_declare(queue, passive=True).message_count)
+            except _NO_QUEUE:
+                return 0
 
     def set_slots(self, node: str, slots: int, *, autoscaled: bool) -> None:
         # Looked at anew: a change that is relative to it must not be made twice.
@@ -285,6 +304,7 @@ def _slots(stats: Any, active: Any, queues: Any, now: float) -> Slots | None:  #
             queues=tuple(sorted(queue["name"] for queue in queues)),
             oldest=max(0.0, now - min(began, default=now)),
             tasks=_tasks(active),
+            begun=sum(int(count) for count in stats["total"].values()) if "total" in stats else None,
         )
     except (LookupError, TypeError, ValueError, AttributeError):
         return None

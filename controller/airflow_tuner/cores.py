@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from airflow_tuner import api, quantity, sizing
 from airflow_tuner.forecast import LEAST
 from airflow_tuner.history import WEEK, History, hour_of, of_cpu
-from airflow_tuner.model import Cpu, Pod, Workload
+from airflow_tuner.model import SERVICE, Cpu, Pod, Workload
 from airflow_tuner.quantity import readable_cpu
 from airflow_tuner.sentence import short
 from airflow_tuner.sizing import Subject
@@ -79,7 +79,8 @@ class Assessment:
 def bounds_of(spec: api.Spec, workload: Workload) -> Bounds | None:
     """The bounds that the spec gives a workload's CPU; `None` where it says nothing about it."""
     stated = spec.cpu(workload.component, workload.target, workload.name)
-    if stated is None:
+    # Beside a Docker engine nothing is reserved: only a limit is of use.
+    if stated is None or (workload.kind == SERVICE and workload.stated.cpu.limit is None):
         return None
     # Inwards, as what is written is whole thousandths and the API server holds it against the bounds as they stand.
     low, high = quantity.millicores(stated.min), math.floor(quantity.cores(stated.max) * 1000 + 1e-6)
@@ -270,7 +271,7 @@ def _raise(subject: Subject, found: Assessment, after: Cpu, held: str) -> Step:
         span = subject.spec.metrics.window_seconds
         full = f" The policy's maximum is {cpu_text(after.limit)}." if _full(found, after.limit) else ""
         parts.append(
-            f"CPU limit {cpu_text(now.limit)} -> {cpu_text(after.limit)} for all pods of "
+            f"CPU limit {cpu_text(now.limit)} -> {cpu_text(after.limit)} for all {subject.workload.unit}s of "
             f"{short(subject.workload.label)}: {held} within {span} s; above {THROTTLED:.0%} it is multiplied by "
             f"{RAISED:g}.{full}{' The request moves with it, as the two are equal.' if along else ''}"
         )

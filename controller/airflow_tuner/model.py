@@ -20,6 +20,9 @@ from airflow_tuner.room import Room
 from airflow_tuner.task_runs import TaskName, TaskRuns
 from airflow_tuner.telemetry import Airflow
 
+SERVICE = "Service"
+"""Kind of a workload that is a service of a Docker engine: a container each is what elsewhere is a pod."""
+
 
 @dataclass(frozen=True, slots=True)
 class Memory:
@@ -135,6 +138,8 @@ class Slots:
     """Seconds that its longest running task has run; 0 when none runs."""
     tasks: Mapping[str, int] = field(default_factory=dict)
     """Airflow's tasks that run, as `dag.task`, and how many of each; as far as their messages say it."""
+    begun: int | None = None
+    """Tasks that have begun since its start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +264,11 @@ class Workload:
         return f"{self.kind}/{self.name}"
 
     @property
+    def unit(self) -> str:
+        """What it has several of, for a sentence: pods, or, as a service of a Docker engine, containers."""
+        return "container" if self.kind == SERVICE else "pod"
+
+    @property
     def values(self) -> Values:
         """All that the template says."""
         return replace(self.stated, memory=self.template)
@@ -357,6 +367,8 @@ class Observation:
     """What runs the tasks."""
     task_pods: tuple[TaskPod, ...] = ()
     """Pods of the KubernetesExecutor's tasks that are there."""
+    admission: bool = True
+    """New pods are shaped at their creation; else, as with containers of a Docker engine, what runs is changed."""
     room: Room = Room()
     """What the namespace and the nodes have room for."""
     budget: Budget | None = None

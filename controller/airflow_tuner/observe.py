@@ -91,7 +91,7 @@ async def observe(
     of_tasks = inventory.task_pods(pods)
     asks = asks_airflow(spec, runs)
     asked, (slots, broker), (task_runs, groups) = await asyncio.gather(
-        _asked(source, spec, namespace, parsing.rounds(spec, seen, line), _named(known), patience, airflow=asks),
+        _asked(source, spec, namespace, parsing.rounds(spec, seen, line), named(known), patience, airflow=asks),
         _slots(brokers if runs.celery else None, spec, namespace, seen),
         past_of_tasks(source if runs.kubernetes or of_tasks else None, spec, namespace, patience),
     )
@@ -231,7 +231,7 @@ async def _asked(
         return {}, str(error), str(error), ""
     answers, (of_airflow, naming) = await asyncio.gather(
         _all(source, wanted(airflow=airflow, cpu=spec.tunes_cpu), scope, patience),
-        _of_airflow(source, spec, scope, known, patience) if airflow else _nothing(),
+        airflow_answers(source, spec, scope, known, patience) if airflow else _nothing(),
     )
     values: dict[str, tuple[Series, ...]] = {}
     problem = airflow_problem = ""
@@ -266,7 +266,7 @@ async def _nothing() -> tuple[Answers, str]:
     return {}, ""
 
 
-async def _of_airflow(
+async def airflow_answers(
     source: Prometheus, spec: api.Spec, scope: Scope, known: str, patience: float | None
 ) -> tuple[Answers, str]:
     """What Airflow says of itself, by the names that `telemetry` reads, and the naming in which it was asked for."""
@@ -290,7 +290,7 @@ async def _of_airflow(
     return told, naming.name if naming else ""
 
 
-def _named(prior: api.Status) -> str:
+def named(prior: api.Status) -> str:
     """How Airflow's metrics were named; empty where that is to be seen anew, as they were of no use."""
     missing = any(item.type == "AirflowMetricsAvailable" and item.status == "False" for item in prior.conditions)
     return "" if missing else prior.metrics_naming

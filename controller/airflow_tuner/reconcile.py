@@ -122,9 +122,17 @@ async def look(
     known: Known = NOTHING,
 ) -> Look:
     """Observe, diagnose and decide for a policy."""
-    metadata = policy["metadata"]
     spec, prior = policies.parsed(policy)
-    seen = await observe(cluster, sources.get(spec.metrics.source), brokers, spec, metadata["namespace"], now, prior)
+    where = policy["metadata"]["namespace"]
+    seen = await observe(cluster, sources.get(spec.metrics.source), brokers, spec, where, now, prior)
+    if known.rooms is not None:
+        seen = replace(seen, room=await known.rooms.of(where, seen.workloads, now))
+    return concluded(policy, spec, prior, seen, known)
+
+
+def concluded(policy: Object, spec: api.Spec, prior: api.Status, seen: Observation, known: Known) -> Look:
+    """What comes of an observation, with what is known beside it."""
+    metadata = policy["metadata"]
     seen = replace(
         seen,
         refusals=known.refusals,
@@ -135,8 +143,6 @@ async def look(
         due=known.due,
         calendar=known.calendar,
     )
-    if known.rooms is not None:
-        seen = replace(seen, room=await known.rooms.of(metadata["namespace"], seen.workloads, now))
     witnessed = witness.noted(known.witnessed, seen)
     seen = replace(seen, ran=witnessed.ran, task_names={**task_page.names(prior), **witnessed.tasks})
     if known.memory is not None:
@@ -146,7 +152,7 @@ async def look(
     paused, generation = policies.paused(policy), metadata.get("generation", 0)
     if known.ledger is not None:
         # From here to the first await of who called, nobody else spends of it.
-        seen = replace(seen, budget=known.ledger.budget(now))
+        seen = replace(seen, budget=known.ledger.budget(seen.at))
     came = outcome(spec, seen, prior, identity=metadata.get("uid", ""), paused=paused, generation=generation)
     name = f"{metadata['namespace']}/{metadata.get('name', '')}".rstrip("/")
     return Look(

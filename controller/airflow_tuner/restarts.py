@@ -93,7 +93,7 @@ def _blocked(spec: api.Spec, seen: Observation, target: TargetDecision, pod: Pod
     if told := _forbidden(spec, seen):
         return told
     since = datetime.fromisoformat(target.tuned.since) if target.tuned is not None else seen.at
-    if pod.created > since + BORN_LATER:
+    if seen.admission and pod.created > since + BORN_LATER:
         return "the admission policy did not give it this at its last creation"
     if seen.broker and all(part.startswith(SLOTS) for part in what):
         return "its slots change while it runs, once the Celery broker answers"

@@ -274,7 +274,7 @@ def _step(subject: Subject, foreseen: Forecast, after: Memory, carried: int, rea
     return Step(
         replace(subject.before, memory=after),
         reason,
-        f"Memory {', '.join(parts)} for all pods of {short(workload.label)}: from the hourly peaks of "
+        f"Memory {', '.join(parts)} for all {workload.unit}s of {short(workload.label)}: from the hourly peaks of "
         f"{foreseen.days:.1f} days, {coming} {foreseen.usual:.0f} MiB usually, and the next {held_for} hours more than "
         f"{foreseen.safe:.0f} MiB once in {days} days (foreseen from {foreseen.rule}).{bound}",
     )

@@ -76,7 +76,7 @@ def rendered(
 
 def _advice(spec: api.Spec, seen: Observation, decision: Decision) -> str:
     """In mode Recommend, the recommendation as a file for Helm; too long for a status, it is left to the command."""
-    if spec.mode is not api.Mode.RECOMMEND:
+    if spec.mode is not api.Mode.RECOMMEND or not seen.admission:
         return ""
     text = helm.values(decision, seen.line)
     return text if len(text) <= HELM_VALUES else "# Too long for a status: see `airflow-tuner plan --helm-values`.\n"
@@ -350,7 +350,16 @@ def _conditions(
     if seen.elder:
         told = next(finding.message for finding in findings if finding.reason == "AnotherPolicyActs")
         ready = condition("Ready", "AnotherPolicyActs", told, value=False)
-    more = []
+    more, born = [], []
+    if seen.admission:
+        told = bare.message if bare else ""
+        born.append(
+            condition("AdmissionEffective", "AdmissionNotEffective", told, value=False)
+            if bare
+            else condition("AdmissionEffective", "PodsBornTuned", "Pods are born with the decided values.", value=True)
+            if proven
+            else condition("AdmissionEffective", "NotYetSeen", "No pod was created since a decision.", value=None)
+        )
     if spec.tunes_slots or spec.tunes_parsing:
         problem = seen.airflow.problem
         more.append(
@@ -379,11 +388,7 @@ def _conditions(
         condition("Converged", "Resizing", _behind(behind), value=False)
         if behind
         else condition("Converged", "AsDecided", "Every running pod has at least what was decided.", value=True),
-        condition("AdmissionEffective", "AdmissionNotEffective", bare.message, value=False)
-        if bare
-        else condition("AdmissionEffective", "PodsBornTuned", "Pods are born with the decided values.", value=True)
-        if proven
-        else condition("AdmissionEffective", "NotYetSeen", "No pod was created since a decision.", value=None),
+        *born,
         *more,
         condition("RestartNeeded", "PodsWait", _waits(waiting), value=True)
         if waiting

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from airflow_tuner import api, kills, quantity
-from airflow_tuner.model import Kill, Kind, Memory, Values, Workload
+from airflow_tuner.model import SERVICE, Kill, Kind, Memory, Values, Workload
 from airflow_tuner.quantity import readable, readable_cpu
 from airflow_tuner.sentence import fitted, short
 
@@ -243,14 +243,15 @@ def _out_of_memory(
     if memory.limit is not None and limit <= memory.limit:
         return None
     after = bounds.hold(Memory(memory.request or bounds.min, limit))
+    second = " It was the second kill within the hour." if again else ""
     why = (
-        f"Memory limit {_text(memory.limit)} -> {readable(limit)} for all pods of {short(workload.label)}, because "
-        f"{_told(own)}.{' It was the second kill within the hour.' if again else ''} Rule: the larger of {factor:g} x "
-        f"the limit of {readable(under)} and that limit + {readable(PROBE_SPIKE)}."
+        f"Memory limit {_text(memory.limit)} -> {readable(limit)} for all {workload.unit}s of {short(workload.label)}, "
+        f"because {_told(own, workload.unit)}.{second} Rule: the larger of {factor:g} x the limit of {readable(under)} "
+        f"and that limit + {readable(PROBE_SPIKE)}."
     )
     if asked > limit:
         why += f" It asked for {readable(asked)}; {bounds.told}."
-    if bounds.equal:
+    if bounds.equal and workload.kind != SERVICE:
         born = any(pod.guaranteed for pod in workload.pods)
         why += (
             f" The request moves with the limit, as {'the pods are Guaranteed' if born else 'limitEqualsRequest says'}."
@@ -327,6 +328,10 @@ def _limits_missing(bounds: Bounds, workload: Workload, before: Values) -> Step 
         # A first limit below what is in use would kill what runs well.
         return None
     after = bounds.hold(Memory(max(before.memory.request or 0, quantity.rounded(max(peaks))), bounds.max))
+    if workload.kind == SERVICE:
+        told = f"the first one is the policy's maximum (the largest working set seen is {readable(int(max(peaks)))})."
+        why = f"Memory limit none -> {readable(bounds.max)}: there was no limit; {told}"
+        return Step(replace(before, memory=after), "LimitsMissing", why)
     return Step(
         replace(before, memory=after),
         "LimitsMissing",
@@ -337,8 +342,8 @@ def _limits_missing(bounds: Bounds, workload: Workload, before: Values) -> Step 
     )
 
 
-def _told(killed: Sequence[Kill]) -> str:
-    """The kills as a clause: what died, where, when, under which limit."""
+def _told(killed: Sequence[Kill], unit: str = "pod") -> str:
+    """The kills as a clause: what died, where (a pod, or what is `unit`), when, under which limit."""
     parts = []
     for kill in killed[:3]:
         what = (
@@ -346,7 +351,7 @@ def _told(killed: Sequence[Kill]) -> str:
             if kill.kind is Kind.CONTAINER
             else f"{kill.count} {'process was' if kill.count == 1 else 'processes were'} killed for memory"
         )
-        parts.append(f"{what} in pod {short(kill.pod.name)} at {kill.at:%H:%M:%S} (limit {_text(kill.limit)})")
+        parts.append(f"{what} in {unit} {short(kill.pod.name)} at {kill.at:%H:%M:%S} (limit {_text(kill.limit)})")
     if len(killed) > len(parts):
         parts.append(f"{len(killed) - len(parts)} more likewise")
     return ", ".join(parts)

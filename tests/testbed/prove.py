@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from testbed import (
     cause_experiments,
     day_experiments,
+    docker_experiments,
     experiments,
     fault_experiments,
     helm_experiments,
@@ -37,6 +38,7 @@ CASES: dict[str, Callable[[], str]] = {
     "faults": fault_experiments.faults,
     "causes": cause_experiments.causes,
     "day": day_experiments.day,
+    "docker": docker_experiments.docker,
     "local-executor": local_experiments.local_executor,
     "confusion-model": model_experiments.confusion_model,
     "helm-upgrades": helm_experiments.upgrades,

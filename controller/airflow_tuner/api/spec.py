@@ -47,7 +47,8 @@ class Airflow(Model):
     )
 
     release: Annotated[str, Field(min_length=1, max_length=63)] | None = None
-    """Helm release of the official Airflow chart in this namespace: its workloads carry the label release=<this>."""
+    """Helm release of the official Airflow chart in this namespace: its workloads carry the label release=<this>.
+    Beside a Docker engine, the compose project."""
     selector: Selector | None = None
     """Labels of the workloads, for an Airflow from another chart; the component is read from the label `component`
     or `app.kubernetes.io/component`."""

@@ -51,7 +51,7 @@ def resize_refused(case: Case) -> Iterator[Finding]:
 def admission_not_effective(case: Case) -> Iterator[Finding]:
     """Pods born after a decision without its values: the admission policy does not work here."""
     tuned = {entry.target: entry for entry in case.prior.tuned}
-    if case.spec.mode is not api.Mode.ENFORCE:
+    if case.spec.mode is not api.Mode.ENFORCE or not case.seen.admission:
         return
     for workload in case.covered():
         entry = tuned.get(workload.target)

@@ -51,10 +51,17 @@ def limits_missing(case: Case) -> Iterator[Finding]:
                 Severity.WARNING,
                 workload.target,
                 f"The container {short(workload.container)} of {short(workload.label)} has no memory limit: one task "
-                f"can take the whole node's memory. {counted(len(waiting), 'running pod', 'running pods')} can only "
-                "get one at the next creation (a restart).",
+                f"can take the whole node's memory.{_first_limits(case, waiting)}",
                 case.seen.at,
             )
+
+
+def _first_limits(case: Case, waiting: list[Pod]) -> str:
+    """When those that run get one."""
+    if not case.seen.admission:
+        return ""
+    pods = counted(len(waiting), "running pod", "running pods")
+    return f" {pods} can only get one at the next creation (a restart)."
 
 
 def killed(workload: Workload, now: datetime) -> bool:
@@ -84,9 +91,10 @@ def _killed(case: Case, workload: Workload) -> Iterator[Finding]:
             f"at {max(times):%H:%M:%S}"
         )
     if processes:
+        silent = "Kubernetes shows nothing, the tasks fail" if case.seen.admission else "the tasks fail"
         parts.append(
             f"{counted(sum(processes.values()), 'process', 'processes')} killed for memory in {listed([*processes])} "
-            "within the hour while the container lived on: Kubernetes shows nothing, the tasks fail"
+            f"within the hour while the container lived on: {silent}"
         )
     hit = [pod for pod in workload.pods if pod in dead or pod.name in processes]
     limits = [memory.limit for pod in hit if (memory := pod.running or pod.memory).limit]

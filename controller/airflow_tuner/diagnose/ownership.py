@@ -55,6 +55,9 @@ def targets_not_found(case: Case) -> Iterator[Finding]:
         if not any(_is_for(entry, workload) for workload in workers)
     ]
     labels = ",".join(f"{key}={value}" for key, value in case.spec.airflow.labels.items())
+    what, shows = "Deployment or StatefulSet", f"kubectl get deploy,sts -l {labels} --show-labels"
+    if not case.seen.admission:
+        what, shows = "service", "docker ps --format '{{.Names}} {{.Labels}}'"
     runs = case.seen.executors
     if not runs.celery and any(name.startswith("worker/") for name in missing):
         why = f" {runs.without_celery} Remove spec.workers from the policy."
@@ -65,8 +68,8 @@ def targets_not_found(case: Case) -> Iterator[Finding]:
             "TargetsNotFound",
             Severity.WARNING,
             "policy",
-            f"No Deployment or StatefulSet was found for: {listed(missing, 10)}. Correct spec.airflow or remove them "
-            f"from the policy; `kubectl get deploy,sts -l {labels} --show-labels` shows what there is.{why}",
+            f"No {what} was found for: {listed(missing, 10)}. Correct spec.airflow or remove them from the policy; "
+            f"`{shows}` shows what there is.{why}",
             case.seen.at,
         )
 

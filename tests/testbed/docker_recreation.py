@@ -1,0 +1,48 @@
+"""A recreation with a value of one's own: to plant one that does not work."""
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+
+from airflow_tuner import api, compose
+from airflow_tuner.engine import Engine
+from airflow_tuner.model import TargetDecision, Values
+from airflow_tuner.recreation import Recreation
+from airflow_tuner.restarts import Waiting
+from airflow_tuner.store import Store
+from testbed.docker_engine import DockerEngine
+
+
+async def recreated(engine: DockerEngine, project: str, state: Path, value: str, *, until: float = 20) -> str:
+    """Make the dag-processor of a project anew with another interval, as the tuner does.
+
+    Returns why that was not done or was undone; empty when it has become healthy.
+    """
+    async with Engine(engine.address) as there:
+        with Store(state) as store:
+            items = await there.containers({compose.PROJECT: project})
+            found = compose.workloads(items, store.known(), "3")
+            workload = next(one for one in found if one.component == "dag-processor")
+            tuned = api.Tuned(
+                target=workload.target,
+                component=workload.component,
+                bounds="dagProcessor",
+                decision="dag-processor-12345678",
+                since=datetime.now(UTC).isoformat(),
+                container=workload.container,
+                workload=workload.label,
+                pod_labels=dict(workload.pod_labels),
+                baseline=api.Baseline(),
+                requests=api.Sizes(memory="200Mi"),
+                limits=api.Sizes(memory="200Mi"),
+                env=[api.EnvVar.model_construct(name=api.EnvName.INTERVAL, value=value)],
+            )
+            target = TargetDecision(workload, "dagProcessor", Values(), "", tuned=tuned)
+            recreation = Recreation(there, store)
+            why = await recreation.begin(Waiting(target, workload.pods[0], "an interval"), datetime.now(UTC))
+            ends = asyncio.get_running_loop().time() + until
+            while recreation.step is not None and asyncio.get_running_loop().time() < ends:
+                await asyncio.sleep(0.3)
+                why = await recreation.settle(datetime.now(UTC))
+            assert recreation.step is None, "it is still under way"
+            return why
