@@ -44,7 +44,14 @@ class Calendar:
     _begun: datetime | None = None
     """When it was last asked."""
     _answered: datetime | None = None
+    _more: bool = False
+    """It was not asked about all that is due yet."""
     _task: asyncio.Task[None] | None = None
+
+    def reading(self, spec: api.Spec) -> bool:
+        """The API that the policy names is still asked for more: what is due is not all that is known."""
+        named = spec.airflow.api
+        return named is not None and (named != self._name or self.problem is None or self._more)
 
     def due(self, now: datetime) -> tuple[DueRun, ...]:
         """The rare runs that are due or under way, the soonest first."""
@@ -92,7 +99,7 @@ class Calendar:
     def _begin_anew(self, name: str) -> None:
         """Nothing is known of another Airflow."""
         self._name, self.problem, self._begun, self._answered = name, None, None, None
-        self._rare, self._frequent = {}, {}
+        self._rare, self._frequent, self._more = {}, {}, False
 
     async def _read(self, source: AirflowApi, line: str, now: datetime) -> None:
         found = await source.due(line, now)
@@ -103,6 +110,7 @@ class Calendar:
         self._answered = now
         known = {(run.dag, run.at) for run in self._rare.values()}
         asked = [one for one in found if one not in known and one[0] not in under_way | self._frequent.keys()]
+        self._more = len(asked) > AT_ONCE
         for dag, at in asked[:AT_ONCE]:
             began, ended = await source.last(line, dag) or (None, None)
             run = DueRun(dag, at, began, ended)

@@ -11,10 +11,19 @@ NONE: Mapping[str, History] = {}
 MOST = 240
 """Histories that are kept: of as many targets as a status has, three of each group of workers."""
 
+LARGEST = 800 * 1024
+"""Characters of histories that are kept: etcd takes no object above 1.5 MiB, and the rest of a checkpoint is as large
+as a status. 80 groups of workers with loads that differ from hour to hour have so many (measured)."""
+
 
 def remembered(status: api.Status, policy: str, histories: Mapping[str, History] = NONE) -> api.Remembered:
     """What of a status must not be forgotten, and the histories; `policy`: the UID."""
-    freshest = sorted(histories, key=lambda target: -histories[target].end)[:MOST]
+    freshest = sorted(histories, key=lambda target: (-histories[target].end, target))[:MOST]
+    peaks, room = [], LARGEST
+    for target in freshest:
+        told = packed(histories[target])
+        if (room := room - len(told)) >= 0:
+            peaks.append(api.Peaks(target=target, packed=told))
     return api.Remembered(
         policy=policy,
         airflow_version=status.airflow_version,
@@ -24,7 +33,7 @@ def remembered(status: api.Status, policy: str, histories: Mapping[str, History]
         ],
         tuned=status.tuned,
         history=status.history,
-        peaks=[api.Peaks(target=target, packed=packed(histories[target])) for target in sorted(freshest)],
+        peaks=sorted(peaks, key=lambda item: item.target),
     )
 
 

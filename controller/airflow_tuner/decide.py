@@ -237,7 +237,9 @@ def _target(item: Item, identity: str, *, paused: bool, held: bool = False) -> T
         change = Change(workload.target, name, reason, in_force, desired, why)
     tuned = _tuned(item, desired, change) if wanted and not waiting else None
     moved = change is not None and change.before.concurrency != change.after.concurrency
-    decided = moved or past.slots_changed is not None
+    entry = spec.worker(workload.target, workload.name) if workload.component == "worker" else None
+    # What the policy names no more is left as it is.
+    decided = entry is not None and entry.concurrency is not None and (moved or past.slots_changed is not None)
     limit = desired.memory.limit or 0
     rooms = {name: most for name, most in item.rooms.items() if most < limit}
     return TargetDecision(workload, item.bounds.where, desired, why, answered, change, tuned, decided, rooms)

@@ -11,6 +11,9 @@ AHEAD = timedelta(days=1)
 RARE = timedelta(days=3)
 """A DAG that pauses for so long is not in the same hour of the last days, which foresee the others."""
 
+YEARS = (2000, 2200)
+"""Years in which a run can be."""
+
 NEXT = {"2": "next_dagrun_create_after", "3": "next_dagrun_run_after"}
 """When a run is created, by Airflow line."""
 
@@ -56,4 +59,5 @@ def last(document: Mapping[str, Any]) -> tuple[datetime, datetime] | None:
 
 def _moment(text: object) -> datetime | None:
     at = datetime.fromisoformat(text) if isinstance(text, str) else None
-    return at if at is not None and at.tzinfo is not None else None
+    # No run was before Airflow; what no calendar holds would overflow what is counted from it.
+    return at if at is not None and at.tzinfo is not None and YEARS[0] <= at.year <= YEARS[1] else None

@@ -47,6 +47,9 @@ KEPT = 2000
 
 HOUR = 3600
 
+LARGEST = 2.0**62
+"""No size in bytes, and no count, is larger: what is would be refused in a status."""
+
 LAST_SECOND = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,127}")
@@ -127,7 +130,7 @@ class Prometheus:
         self._threads = ThreadPoolExecutor(QUESTIONS, thread_name_prefix=f"metrics-{self.name}")
 
     async def ask(self, signal: Signal, scope: Scope, patience: float | None = None) -> tuple[Series, ...]:
-        """The present values of a signal. A value that is no finite number is left out.
+        """The present values of a signal. A value that is no finite number, or too large for one, is left out.
 
         While its answer lasts it is not asked again, nor while it rests after a failure. After `patience` seconds what
         came of the same question the last time will do, if that is younger than `FRESH`.
@@ -231,13 +234,13 @@ def _series(item: Mapping[str, Any]) -> Series | None:
     # An answer of another form ends here, and not where its labels are used.
     labels = {key: "".join(value) for key, value in item["metric"].items()}
     value = float(item["value"][1])
-    return Series(labels, value) if math.isfinite(value) else None
+    return Series(labels, value) if abs(value) <= LARGEST else None
 
 
 def _track(item: Mapping[str, Any]) -> Track:
     labels = {key: "".join(value) for key, value in item["metric"].items()}
     told = ((int(float(at)), float(value)) for at, value in item["values"])
-    return Track(labels, {at: value for at, value in told if math.isfinite(value)})
+    return Track(labels, {at: value for at, value in told if abs(value) <= LARGEST})
 
 
 def _matchers(labels: Mapping[str, str]) -> str:

@@ -263,7 +263,7 @@ class Turn:
             evictions,
             others,
             histories=self.archive.histories,
-            reading=bool(self.archive.next),
+            reading=bool(self.archive.next) or self.calendar.reading(self.spec),
             witnessed=self.witnessed,
             rooms=self.rooms,
             ledger=self.ledger,
@@ -281,7 +281,8 @@ class Turn:
         self.archive.histories = told.seen.histories
         try:
             policy = await self.recorder.commit(policy, told.status)
-        except Stale:
+        except (Stale, Refused):
+            # One policy whose status is refused in every turn would else spend what all have.
             self.ledger.refund(spent)
             raise
         await self.recorder.remember(policy, told.status, learning.complete(told.seen.histories, now))
@@ -316,7 +317,6 @@ class Turn:
         broker = None if celery is None else self.brokers.last(self.namespace, celery.broker_secret_ref)
         more, refused = await actuator.set_slots(broker, told.decision, told.seen.refusals)
         self.refusals |= refused
-        self.evictions = {}
         first = next(iter(told.waiting), None)
         if first is not None and not first.blocked:
             more += await self._restart(policy, first, told.seen.at)
@@ -336,7 +336,8 @@ class Turn:
         return 1
 
     async def _tell(self, policy: Object, told: Look) -> None:
-        await self.recorder.tell_changes(policy, told.status, told.seen.at)
+        made = status.made(told.spec, told.seen, told.decision)
+        await self.recorder.tell_changes(policy, told.status, told.seen.at, made)
         if told.spec.mode is api.Mode.RECOMMEND and told.status != told.prior:
             for change in told.decision.changes:
                 if change not in told.decision.released:

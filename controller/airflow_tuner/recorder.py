@@ -6,7 +6,8 @@ decision, so that an operator killed in between writes the missing ones at its n
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,7 +16,7 @@ from pydantic import ValidationError
 from airflow_tuner import api, checkpoint, status
 from airflow_tuner.checkpoint import NONE
 from airflow_tuner.cluster import MERGE, Cluster, checkpoint_path, path, policy_path
-from airflow_tuner.errors import Refused, Stale
+from airflow_tuner.errors import Refused, Stale, Unavailable
 from airflow_tuner.history import History
 from airflow_tuner.inventory import FIELD_MANAGER
 from airflow_tuner.model import Finding, Severity
@@ -85,7 +86,11 @@ class Recorder:
         try:
             self._checkpoints[metadata["uid"]] = await self._write_checkpoint(policy, known, memory)
         except Stale:
-            await self.recall(policy)
+            with suppress(Unavailable):
+                await self.recall(policy)
+        except Unavailable as error:
+            # So the API server answers, too, where it is too large for etcd. What was written is found out by the next.
+            log.warning("policy %s: its checkpoint is not written now: %s", metadata["name"], error)
         except Refused as error:
             # Where there was one, it has been deleted: the next turn writes it anew.
             self._checkpoints[metadata["uid"]] = None
@@ -121,9 +126,12 @@ class Recorder:
         where = checkpoint_path(metadata["namespace"], metadata["name"])
         return await self._cluster.replace(where, {**body, "metadata": {**body["metadata"], **version}})
 
-    async def tell_changes(self, policy: Object, new: api.Status, now: datetime) -> None:
-        """One Event for every change in the history that has none yet."""
-        for change in reversed(new.history):
+    async def tell_changes(
+        self, policy: Object, new: api.Status, now: datetime, made: Iterable[api.Change] = ()
+    ) -> None:
+        """One Event for every change in the history that has none yet, and for what was `made` beyond its length."""
+        older = [change for change in made if change not in new.history]
+        for change in reversed([*new.history, *older]):
             name = _name(policy, change.decision)
             if name in self._told or now - datetime.fromisoformat(change.time) > EVENT_LIFETIME:
                 continue

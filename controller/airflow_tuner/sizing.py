@@ -245,11 +245,15 @@ def _memory_held(subject: Subject, history: History) -> str:
     )
     own = {
         "what the pods hold now is not known": not fresh(subject) or not all(pod.usage.anonymous for pod in living),
+        "not all workers say how many slots they have": subject.workload.component == "worker"
+        and seen.broker is not None
+        and any(pod.running is not None and pod.slots is None for pod in living),
         "they leak": any(leaks(pod) for pod in living),
         "something was killed for memory within six hours": killed
         or within(past.raised.at if past.raised else None, AFTER_KILL)
         or within(past.endured_at, AFTER_KILL),
         "the node was short of memory within a day": within(past.pressed, AFTER_TEMPLATE),
+        "which DAGs are due is not known": bool(seen.calendar) and subject.runs_tasks,
         f"{never} never ran, and is due within a day": bool(never) and subject.runs_tasks,
     }
     return held(subject, history, own, recent=_within(subject, subject.spec.changes.cooldown.lower_seconds))

@@ -46,10 +46,10 @@ def rendered(
     generation: int,
 ) -> api.Status:
     """The status after this turn. `waiting`: the pods that wait for their next creation."""
-    changes = decision.changes if spec.mode is api.Mode.ENFORCE else decision.released
-    history = [*(_entry(change, seen.at) for change in changes), *prior.history][:HISTORY]
-    made = {change.target: _entry(change, seen.at) for change in changes}
-    targets = [_target(target, seen, prior, made.get(target.workload.target)) for target in decision.targets]
+    changes = made(spec, seen, decision)
+    history = [*changes, *prior.history][:HISTORY]
+    by_target = {change.target: change for change in changes}
+    targets = [_target(target, seen, prior, by_target.get(target.workload.target)) for target in decision.targets]
     tuned = [target.tuned for target in decision.targets if target.tuned is not None]
     released = {change.target for change in decision.released}
     known = {target.name for target in targets}
@@ -72,6 +72,12 @@ def rendered(
         helm_values=_advice(spec, seen, decision),
         **task_page.fields(spec, seen, prior),
     )
+
+
+def made(spec: api.Spec, seen: Observation, decision: Decision) -> list[api.Change]:
+    """What is changed now, as the history has it; in mode Recommend only what is released."""
+    changes = decision.changes if spec.mode is api.Mode.ENFORCE else decision.released
+    return [_entry(change, seen.at) for change in changes]
 
 
 def _advice(spec: api.Spec, seen: Observation, decision: Decision) -> str:
@@ -161,18 +167,23 @@ def resized(target: TargetDecision, pod: Pod) -> Memory | None:
     ours = bool(pod.decision) or pod.resized or whole(pod.memory) == target.workload.template
     if pod.restarts_on_resize or not ours:
         return None
-    if not lowerable(pod, desired.limit):
+    # Memory as in the template is not decided, and what stands beside it in an entry lowers nobody's.
+    if desired == target.workload.template or not lowerable(pod, desired.limit):
         desired = Memory(max(desired.request or 0, pod.memory.request or 0), max(desired.limit, pod.memory.limit))
-    return _in_class(desired, pod, target.workload)
+    return _in_class(desired, pod, target.workload, resized_cpu(target, pod) or pod.cpu)
 
 
-def _in_class(memory: Memory, pod: Pod, workload: Workload) -> Memory:
-    """`memory` with which a running pod keeps its QoS class: the API server refuses a resize that would change it."""
+def _in_class(memory: Memory, pod: Pod, workload: Workload, coming: Cpu) -> Memory:
+    """`memory` with which a running pod keeps its QoS class: the API server refuses a resize that would change it.
+
+    `coming`: its CPU, which is resized after its memory.
+    """
     if pod.guaranteed:
         return replace(memory, request=memory.limit)
     # Of CPU that is not ours the template alone is known here.
     stated = workload.limits.get("cpu")
-    ours, theirs = pod.cpu.request == pod.cpu.limit, stated is not None and workload.requests.get("cpu") == stated
+    ours = any(cpu.request == cpu.limit for cpu in (pod.cpu, coming))
+    theirs = stated is not None and workload.requests.get("cpu") == stated
     if memory.request == memory.limit and (theirs if pod.cpu.limit is None else ours):
         return replace(memory, request=(memory.limit or 0) - quantity.MEBIBYTE)
     return memory

@@ -124,6 +124,50 @@ def test_every_change_is_told_once_whoever_tells_it(desk: Desk) -> None:
     assert (event["reportingController"], event["reportingInstance"]) == ("airflow-tuner", "operator-0")
 
 
+def test_changes_that_the_history_has_no_room_for_are_told_too(desk: Desk) -> None:
+    made = [change(f"d-{number}", target=f"worker/{number}") for number in range(14)]
+
+    async def tell(recorder: Recorder, policy: Object) -> None:
+        for _ in range(2):
+            await recorder.tell_changes(policy, api.Status(history=made[:10]), NOW, made)
+
+    desk.write(tell)
+    assert len(desk.events()) == 14
+
+
+@pytest.mark.filterwarnings("ignore:Sending a large body")
+def test_a_checkpoint_that_is_too_large_for_etcd_stops_nothing_and_a_smaller_one_is_written(desk: Desk) -> None:
+    answered = [api.Answered(pod="p" * 200, uid=f"{number:064}", deaths=1) for number in range(100)]
+
+    def remembered(targets: int) -> api.Status:
+        return api.Status(targets=[target(f"worker/{number}", answered) for number in range(targets)])
+
+    async def remember(recorder: Recorder, policy: Object) -> None:
+        for targets in (1, 60, 2):
+            await recorder.remember(policy, remembered(targets))
+        await recorder.recall(policy)
+        found = recorder.memory(policy)
+        assert found is not None
+        assert len(found.targets) == 2
+
+    desk.write(remember)
+
+
+def target(name: str, answered: list[api.Answered]) -> api.Target:
+    """A target whose kills were answered."""
+    bare = api.Target(
+        name=name,
+        workload="StatefulSet/w",
+        container="w",
+        pods=1,
+        template=api.Values(),
+        running=api.Values(),
+        recommended=api.Values(),
+        why="",
+    )
+    return bare.model_copy(update={"answered": answered})
+
+
 def test_advice_is_told_once(desk: Desk) -> None:
     async def tell(recorder: Recorder, policy: Object) -> None:
         for _ in range(2):

@@ -1,8 +1,14 @@
 """Restarts on a real API server: only where the policy allows them, one pod at a time, never against a budget."""
 
+import asyncio
 import json
+from datetime import UTC, datetime
 from typing import Any
 
+from airflow_tuner.brokers import Brokers
+from airflow_tuner.cluster import Cluster
+from airflow_tuner.reconcile import Turn
+from airflow_tuner.recorder import Recorder
 from cluster.test_operator import RESOURCES, condition, eventually, worked
 from testbed.operator_process import Operator
 from testbed.played_airflow import PlayedAirflow
@@ -77,6 +83,33 @@ def test_a_disruption_budget_is_heeded_and_named(airflow: PlayedAirflow, operato
     eventually(lambda: "disruption budget" in condition(airflow, "RestartNeeded")["message"], operator.log(), 40)
     assert names(airflow) == before
     assert restarted(airflow) == []
+
+
+def test_an_eviction_that_was_refused_is_not_asked_for_again_in_the_next_turns(airflow: PlayedAirflow) -> None:
+    labels = {"component": "worker", "release": "airflow"}
+    budget = {"minAvailable": 2, "selector": {"matchLabels": labels}}
+    airflow.apply(
+        {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "workers"}, "spec": budget}
+    )
+
+    async def run() -> list[dict[str, Any]]:
+        async with await Cluster.connect(airflow.control_plane.kubeconfig) as cluster:
+            recorder, brokers = Recorder(cluster, "evicting"), Brokers(cluster)
+            turn = Turn(cluster, recorder, {}, brokers, airflow.namespace, "airflow", lambda: datetime.now(UTC))
+            found = []
+            for _ in range(4):
+                await turn.run()
+                found.append(dict(turn.evictions))
+            return found
+
+    airflow.deploy("worker", 2, RESOURCES, resizePolicy=RESTARTING)
+    eventually(lambda: len(airflow.pods()) == 2, "the pods are there")
+    airflow.run_all()
+    airflow.policy(changes=ALLOWED)
+    airflow.kill(airflow.pods()[0])
+    first, *later = asyncio.run(run())
+    assert first
+    assert later == [first] * 3
 
 
 def test_outside_the_window_nothing_is_restarted(airflow: PlayedAirflow, operator: Operator) -> None:

@@ -1,8 +1,12 @@
 """What is remembered beside the status, and when it counts."""
 
 from dataclasses import replace
+from random import Random
 
-from airflow_tuner import api, checkpoint, status
+import jsonschema
+
+from airflow_tuner import api, checkpoint, crd, status
+from airflow_tuner.history import HOURS, History, of_tasks
 from core.worlds import NOW, Turn, applied, observed, pod, reborn, spec, turn, worker
 
 UID = "policy-uid"
@@ -62,3 +66,23 @@ def test_what_can_be_seen_again_is_no_reason_to_write_a_checkpoint() -> None:
     second = turn(spec(), more, first.status)
     assert status.as_written(second.status) != status.as_written(first.status)
     assert memory_of(second) == memory_of(first)
+
+
+def test_histories_of_any_load_leave_room_for_the_rest_of_a_checkpoint() -> None:
+    random = Random(1)  # noqa: S311 - a load, not a secret
+    peaks = {
+        f"worker/group-{number}{kind}": History(500_000 + number, tuple(random.choices(range(1, 2**24), k=HOURS)))
+        for number in range(80)
+        for kind in ("", " tasks", " cpu")
+    }
+    kept = checkpoint.remembered(tuned().status, UID, peaks).peaks
+    assert 100 < len(kept) < 240
+    assert sum(len(item.packed) for item in kept) <= 800 * 1024
+    assert "worker/group-79" in {item.target for item in kept}, "what was seen last goes before the rest"
+
+
+def test_the_history_of_a_workload_with_the_longest_name_is_kept() -> None:
+    name = of_tasks(f"worker/{'n' * 253}")
+    memory = checkpoint.remembered(tuned().status, UID, {name: History(1, (1,))})
+    written = {"memory": memory.model_dump(by_alias=True, exclude_none=True, exclude_defaults=True, mode="json")}
+    jsonschema.validate(written["memory"], crd.schema(api.TuningCheckpoint)["properties"]["memory"])

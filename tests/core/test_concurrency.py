@@ -745,3 +745,13 @@ def test_a_worker_born_anew_has_slots_and_memory_that_fit_each_other() -> None:
     assert one_pod(after).environment == {CONCURRENCY: "16", AUTOSCALE: "16,16"}
     assert one_pod(after).memory.limit == 2461 * MI
     assert (after.reasons, after.waiting) == ([], ())
+
+
+def test_workers_keep_their_slots_where_the_policy_no_longer_names_them() -> None:
+    first = turn(slots_spec(), crowded(60, of=celery(5, request=1024, limit=2048)))
+    assert first.target.desired.concurrency == 10
+    bare = slots_spec(workers=[{"name": "default", "memory": {"min": "512Mi", "max": "4Gi"}}])
+    last = turn(bare, applied(first, seconds=60), first.status)
+    assert (last.reasons, last.target.desired.concurrency) == (["BoundsChanged"], 5)
+    assert last.target.tuned is not None, "its memory is still tuned"
+    assert applied(last).workloads[0].pods[0].slots == slots(10, 5, prefetch=5)

@@ -163,3 +163,11 @@ def test_a_run_counts_once_it_has_ended() -> None:
     assert due.last({"dag_runs": [{"start_date": began, "end_date": ended}]}) == (NOW, NOW + HOUR)
     for run in ({"start_date": began, "end_date": None}, {"start_date": ended, "end_date": began}, {}):
         assert due.last({"dag_runs": [run]}) is None
+
+
+def test_times_that_no_run_can_have_count_for_nothing() -> None:
+    for began, ended in (
+        ("0001-01-01T00:00:00+14:00", "2026-11-24T13:00:00Z"),
+        ("2026-11-24T12:00:00Z", "9999-12-31T23:59:59Z"),
+    ):
+        assert due.last({"dag_runs": [{"start_date": began, "end_date": ended}]}) is None

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_tuner import status
-from airflow_tuner.model import Cpu, Death, Memory, Observation, Pod, Workload
+from airflow_tuner.model import Cpu, Death, Memory, Observation, Pod, Values, Workload
 from core.test_concurrency import celery, crowded
 from core.test_sizing import asked, holding
 from core.worlds import NOW, Turn, applied, memory, observed, pod, reborn, slots_spec, spec, turn, usage, worker
@@ -153,3 +153,22 @@ def _equal(last: Turn) -> bool:
     values = [last.target.desired.memory]
     values += [status.resized(last.target, one) or Memory() for one in last.target.workload.pods]
     return all(value.request == value.limit for value in values)
+
+
+def test_a_running_pod_whose_cpu_becomes_equal_as_well_keeps_its_class() -> None:
+    entry = [{**EQUAL[0], "cpu": {"min": "500m", "max": "500m"}}]
+    cpu = Cpu(300, 500)
+    loose = worker(
+        pod(died=NOW, cpu=cpu, running_cpu=cpu),
+        requests={"memory": "512Mi", "cpu": "300m"},
+        limits={"memory": "1024Mi", **CPU},
+        stated=Values(cpu=cpu),
+    )
+    first = turn(spec(workers=entry), observed(loose))
+    second = turn(spec(workers=entry), applied(first, seconds=60), first.status)
+    assert first.reasons + second.reasons == ["OutOfMemory", "BelowMinimum"]
+    (running,) = second.target.workload.pods
+    assert status.resized_cpu(second.target, running) == Cpu(500, 500)
+    assert status.resized(second.target, running) == memory(1535, 1536), "with both equal it would be Guaranteed"
+    (successor,) = reborn(second).workloads[0].pods
+    assert (successor.memory, successor.cpu) == (memory(1536, 1536), Cpu(500, 500))

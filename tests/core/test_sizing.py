@@ -10,7 +10,7 @@ import pytest
 from airflow_tuner import api, decide, status
 from airflow_tuner.forecast import DAY, WEEK
 from airflow_tuner.history import History, hour_of
-from airflow_tuner.model import MetricsState, Observation, Pod, Sample, Values, Workload
+from airflow_tuner.model import Cpu, MetricsState, Observation, Pod, Sample, Values, Workload
 from airflow_tuner.probe import COMMANDS, Probe
 from airflow_tuner.steps import Bounds
 from core.worlds import (
@@ -348,3 +348,30 @@ def test_hour_by_hour_through_a_day_there_are_few_changes_and_no_peak_above_the_
         assert min(limits) >= peak * MI
     assert isinstance(last, Turn)
     assert changes <= 6
+
+
+def test_nothing_is_released_while_a_worker_does_not_say_how_many_slots_it_has() -> None:
+    policy = slots_spec(memory_min="256Mi", memory_max="8Gi")
+    for silent, reasons in ((False, ["MemoryReleased"]), (True, [])):
+        pods = [holding(300, name=f"w{number}", slots=slots(4, busy=1)) for number in range(2)]
+        if silent:
+            # It may still have the sixteen that were decided before.
+            pods[1] = replace(pods[1], slots=None)
+        of = replace(worker(*pods, request=2048, limit=4096), stated=Values(concurrency=4))
+        assert turn(policy, asked(of=of, airflow=airflow(tasks(0, 2)), broker="")).reasons == reasons, silent
+
+
+def test_nothing_is_released_while_it_is_not_known_which_dags_are_due() -> None:
+    assert turn(allowed(), asked(calendar="")).reasons == ["MemoryReleased"]
+    assert turn(allowed(), asked(calendar="It does not answer.")).reasons == []
+
+
+def test_a_step_of_cpu_lowers_no_running_pod_to_the_memory_of_a_template_that_counts_again() -> None:
+    entry = [{"name": "default", "memory": {"min": "256Mi", "max": "8Gi"}, "cpu": {"min": "1", "max": "2"}}]
+    cpu = Cpu(250, None)
+    raised = holding(300, 2048, 6144, resized=True, cpu=cpu, running_cpu=cpu)
+    of = worker(raised, request=2048, limit=4096, requests={"memory": "2Gi", "cpu": "250m"}, stated=Values(cpu=cpu))
+    before = turn(allowed(), observed(replace(of, pods=(holding(300, 2048, 4096),)))).status
+    last = turn(spec(workers=entry), observed(of), before)
+    assert (last.reasons, last.limit) == (["BelowMinimum"], 4096)
+    assert status.resized(last.target, last.target.workload.pods[0]) == memory(2048, 6144)

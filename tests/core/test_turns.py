@@ -17,9 +17,10 @@ from airflow_tuner import api, crd, quantity, status
 from airflow_tuner.budget import EXEMPT, Budget
 from airflow_tuner.decide import bounds_of
 from airflow_tuner.environment import stated
-from airflow_tuner.history import History, hour_of
+from airflow_tuner.history import History, hour_of, of_cpu, of_tasks
 from airflow_tuner.model import (
     Change,
+    Cpu,
     Death,
     Memory,
     MetricsState,
@@ -31,7 +32,7 @@ from airflow_tuner.model import (
     Values,
     Workload,
 )
-from airflow_tuner.past import from_api, from_tuned, whole
+from airflow_tuner.past import cpu_from_tuned, from_api, from_tuned, whole
 from airflow_tuner.room import LIMITS, REQUESTS, Node, Quota, Range, Room
 from core.worlds import MI, NOW, Turn, airflow, observed, resized, slots, slots_spec, spec, tasks, turn, worker
 
@@ -46,12 +47,21 @@ TEMPLATES = (
     ("2Gi", "9Gi"),
 )
 BOUNDS = (("512Mi", "4Gi"), ("100Mi", "1500M"), ("1Gi", "1Gi"), ("2Gi", "8Gi"), ("1G", "1G"))
+CPU_TEMPLATES: tuple[tuple[str | None, str | None], ...] = (
+    (None, None),
+    ("250m", None),
+    ("500m", "1"),
+    ("1", "1"),
+    ("3", "4"),
+)
+CPU_BOUNDS = (None, ("100m", "2"), ("1", "1"), ("500m", "1500m"))
 SLOTS = (None, (1, 16), (4, 8), (1, 1))
 STATED = (None, 1, 4, 12)
 CONFIGURED = 3
 """Slots of a worker whose environment says nothing."""
 MAY_LOWER = {"TemplateChanged", "BoundsChanged", "MemoryReleased", "PodsRefused"}
-NEED_METRICS = {"LimitsMissing", "NodeMemoryPressure", "MemoryReleased"}
+MAY_LOWER_CPU = {"TemplateChanged", "BoundsChanged", "CpuReleased", "PodsRefused", "Released"}
+NEED_METRICS = {"LimitsMissing", "NodeMemoryPressure", "MemoryReleased", "CpuReleased", "CpuThrottled", "SlotsReleased"}
 PASTS = (0, 3 * 24, 28 * 24)
 """Hours that are known when the machine begins."""
 QUOTAS = (None, (LIMITS, 3000), (LIMITS, 6000), (LIMITS, 20_000), (REQUESTS, 4000), (REQUESTS, 12_000))
@@ -62,8 +72,20 @@ OF_THE_USER = {"TemplateChanged", "BoundsChanged", "BelowMinimum", "Recommended"
 """Changes that are no decision about what was seen, and may turn at once."""
 FREE = {"OutOfMemory", "MemoryBound"}
 """Answers to kills: no cooldown holds them."""
-COOLDOWNS = {"limit": (600, 3600), "request": (600, 3600), "slots": (60, 1800)}
+LATER = {"BoundsChanged", "BelowMinimum", "MemoryForecast", "MemoryReleased", "SlotsForecast", "SlotsReleased"}
+LATER |= {"CpuUsed", "CpuReleased", "CpuThrottled", "PodsRefused"}
+"""Steps that give way to others."""
+COOLDOWNS = {"limit": (600, 3600), "request": (600, 3600), "slots": (60, 1800), "cpu": (600, 3600)}
 """Seconds before a knob turns up again, and down again. More memory that comes with more slots waits as slots do."""
+
+
+def _listed(memory: str | None, cpu: str | None) -> dict[str, str]:
+    return {name: size for name, size in (("memory", memory), ("cpu", cpu)) if size is not None}
+
+
+def _guaranteed(memory: Memory, cpu: Cpu) -> bool:
+    """A pod of this one container is Guaranteed."""
+    return None not in {memory.limit, cpu.limit} and memory.request == memory.limit and cpu.request == cpu.limit
 
 
 @dataclass
@@ -75,6 +97,8 @@ class Container:
     kills: int = 0
     peak: float = 0
     held: float = 0
+    cores: float = 0.1
+    throttled: float = 0
     shown: Usage = field(default_factory=Usage)
 
 
@@ -93,6 +117,8 @@ class _Life(RuleBasedStateMachine):
         self.stopped, self.refused = False, False
         self.slots: tuple[int, int] | None = None
         self.stated: int | None = None
+        self.cpu_template = CPU_TEMPLATES[0]
+        self.cpu: tuple[str, str] | None = None
         self.broker = True
         self.waiting, self.busy_day = 0, 16
         self.histories: dict[str, History] = {}
@@ -117,6 +143,9 @@ class _Life(RuleBasedStateMachine):
             low, high = self.slots
             memory = {"memory_min": self.bounds[0], "memory_max": self.bounds[1]}
             policy = slots_spec(low, high, **memory, mode=self.mode)
+        if self.cpu is not None:
+            cpu = api.Cpu(min=self.cpu[0], max=self.cpu[1])
+            policy = policy.model_copy(update={"workers": [policy.workers[0].model_copy(update={"cpu": cpu})]})
         return policy if self.named else policy.model_copy(update={"workers": []})
 
     def environment(self) -> dict[str, str]:
@@ -130,7 +159,7 @@ class _Life(RuleBasedStateMachine):
         pods = [
             replace(
                 container.pod,
-                usage=replace(container.shown, cpu=Sample(0.1, self.now)) if self.metrics else Usage(),
+                usage=replace(container.shown, cpu=Sample(container.cores, self.now)) if self.metrics else Usage(),
                 slots=slots(container.processes) if self.broker and container.pod.running else None,
             )
             for container in self.containers.values()
@@ -138,12 +167,16 @@ class _Life(RuleBasedStateMachine):
         return worker(
             *pods,
             template=values,
-            requests={} if request is None else {"memory": request},
-            limits={} if limit is None else {"memory": limit},
+            requests=_listed(request, self.cpu_template[0]),
+            limits=_listed(limit, self.cpu_template[1]),
             environment=self.environment(),
-            stated=Values(concurrency=self.stated),
+            stated=Values(concurrency=self.stated, cpu=self.cpu_of_template()),
             refusal=self.refusal,
         )
+
+    def cpu_of_template(self) -> Cpu:
+        request, limit = (None if one is None else quantity.millicores(one) for one in self.cpu_template)
+        return Cpu(request, limit)
 
     def room(self) -> Room:
         """What there is room for, as the API server would tell it."""
@@ -198,14 +231,29 @@ class _Life(RuleBasedStateMachine):
         pods=st.integers(0, 3),
         past=st.sampled_from(PASTS),
         usual=st.integers(50, 3000),
+        cores=st.integers(10, 3000),
+        most_tasks=st.sampled_from([0, 2, 10, 30]),
+        cpu=st.sampled_from(CPU_BOUNDS),
     )
-    def begin(
-        self, template: tuple[str | None, str | None], bounds: tuple[str, str], pods: int, past: int, usual: int
+    def begin(  # noqa: PLR0913, PLR0917 - the parts of a world
+        self,
+        template: tuple[str | None, str | None],
+        bounds: tuple[str, str],
+        pods: int,
+        past: int,
+        usual: int,
+        cores: int,
+        most_tasks: int,
+        cpu: tuple[str, str] | None,
     ) -> None:
-        self.template, self.bounds = template, bounds
+        self.template, self.bounds, self.cpu = template, bounds, cpu
         if past:
-            peaks = tuple(usual + 500 * (hour % 24 == 2) for hour in range(past))
-            self.histories = {"worker/default": History(hour_of(self.now) - past, peaks)}
+            first, hours = hour_of(self.now) - past, range(past)
+            self.histories = {
+                "worker/default": History(first, tuple(usual + 500 * (hour % 24 == 2) for hour in hours)),
+                of_cpu("worker/default"): History(first, (cores,) * past),
+                of_tasks("worker/default"): History(first, tuple(1 + most_tasks * (hour % 24 < 4) for hour in hours)),
+            }
         for _ in range(pods):
             self.a_pod_is_born()
 
@@ -219,6 +267,7 @@ class _Life(RuleBasedStateMachine):
             return
         self.births += 1
         values, decision, environment = self.workload().template, None, self.environment()
+        cpu = self.cpu_of_template()
         bounds = bounds_of(self.policy(), "worker", "worker/default")
         for entry in self.status.tuned:
             given = from_tuned(entry)
@@ -227,7 +276,7 @@ class _Life(RuleBasedStateMachine):
             admitted = given and bounds and bounds.min <= (given.request or 0) and (given.limit or 0) <= bounds.max
             admitted = admitted and same and self.admits(entry)
             if self.mode == "Enforce" and admitted and based == (self.workload().requests, self.workload().limits):
-                values, decision = given or values, entry.decision
+                values, decision, cpu = given or values, entry.decision, cpu_from_tuned(entry) or cpu
                 environment |= {str(item.name): item.value for item in entry.env}
         if not self.admitted(values):
             self.refusal = Refusal(self.now, f"exceeded quota: memory, requested: limits.memory={values.limit}")
@@ -240,7 +289,9 @@ class _Life(RuleBasedStateMachine):
             memory=values,
             running=values,
             container_id=f"c{self.births}",
-            guaranteed=values.limit is not None and values.request == values.limit,
+            cpu=cpu,
+            running_cpu=cpu,
+            guaranteed=_guaranteed(values, cpu),
             decision=decision,
             environment=environment,
             node="ab"[self.births % 2],
@@ -250,6 +301,14 @@ class _Life(RuleBasedStateMachine):
 
     def admits(self, entry: api.Tuned) -> bool:
         """Whether the spec has room for its environment: an entry is taken as a whole, or not at all."""
+        cpu = cpu_from_tuned(entry)
+        if cpu is not None:
+            # The API server takes a limit where the template has one, and no other.
+            low, high = (0, -1) if self.cpu is None else (quantity.millicores(one) for one in self.cpu)
+            sizes = [size for size in (cpu.request, cpu.limit) if size is not None]
+            whole_ = (cpu.limit is None) == (self.cpu_template[1] is None)
+            if not whole_ or not low <= min(sizes) <= max(sizes) <= high or sizes != sorted(sizes):
+                return False
         numbers = [int(number) for item in entry.env for number in item.value.split(",")]
         return not numbers or (
             self.slots is not None and self.slots[0] <= min(numbers) <= max(numbers) <= self.slots[1]
@@ -301,6 +360,7 @@ class _Life(RuleBasedStateMachine):
                 peak=Sample(container.peak, self.now) if peaks else None,
                 working_set=Sample(container.peak, self.now),
                 anonymous=Sample(container.held, self.now),
+                throttled=Sample(container.throttled, self.now),
             )
 
     @rule(number=st.integers(0, 9), share=st.sampled_from([0.1, 0.5, 0.95]))
@@ -308,6 +368,19 @@ class _Life(RuleBasedStateMachine):
         if container := self.any_pod(number):
             container.held = share * (container.pod.memory.limit or 1024 * MI)
             container.peak = max(container.peak, container.held)
+
+    @rule(number=st.integers(0, 9), cores=st.sampled_from([0.05, 0.5, 2.5]), throttled=st.sampled_from([0, 0.01, 0.4]))
+    def a_container_takes_cpu(self, number: int, cores: float, throttled: float) -> None:
+        if container := self.any_pod(number):
+            container.cores, container.throttled = cores, throttled
+
+    @rule(cpu=st.sampled_from(CPU_BOUNDS))
+    def the_user_changes_the_bounds_of_cpu(self, cpu: tuple[str, str] | None) -> None:
+        self.cpu = cpu
+
+    @rule(template=st.sampled_from(CPU_TEMPLATES))
+    def the_user_changes_the_cpu_of_the_template(self, template: tuple[str | None, str | None]) -> None:
+        self.cpu_template = template
 
     @rule(number=st.integers(0, 9), size=st.integers(50, 3000))
     def somebody_resizes_a_pod(self, number: int, size: int) -> None:
@@ -453,11 +526,15 @@ class _Life(RuleBasedStateMachine):
                     pod = next(one for one in target.workload.pods if one.name == container.pod.name)
                     if not self.may_become(container, status.resized(target, pod) or pod.memory):
                         continue
-                    container.pod = replace(resized(pod, target), usage=Usage(), slots=None)
+                    after = resized(pod, target)
+                    # Memory is asked for first, then CPU, and neither may change the class.
+                    for one, cpu in ((after.memory, pod.cpu), (after.memory, after.cpu)):
+                        assert _guaranteed(one, cpu) == pod.guaranteed, (pod, after)
+                    container.pod = replace(after, usage=Usage(), slots=None)
                     # Never below what it holds, as far as anybody knows.
                     shown = container.shown.anonymous
-                    assert container.pod.memory.limit is not None
-                    assert shown is None or shown.value <= container.pod.memory.limit or container.pod.foreign
+                    limit = container.pod.memory.limit
+                    assert shown is None or limit is None or shown.value <= limit or container.pod.foreign
                 wanted, now = target.desired.concurrency, slots(container.processes)
                 running = replace(container.pod, slots=now if self.broker and container.pod.running else None)
                 if wanted is not None and status.needs_slots(target, running):
@@ -477,6 +554,7 @@ class _Life(RuleBasedStateMachine):
             ("limit", before.memory.limit, after.memory.limit),
             ("request", before.memory.request, after.memory.request),
             ("slots", before.concurrency, after.concurrency),
+            ("cpu", before.cpu.request, after.cpu.request),
         ):
             if old is None or new is None or old == new:
                 continue
@@ -529,8 +607,22 @@ class _Life(RuleBasedStateMachine):
             assert (target.desired.memory.limit or 0) > (target.change.before.memory.limit or 0)
             if any(pod.guaranteed for pod in target.workload.pods):
                 assert target.desired.memory.request == target.desired.memory.limit
+        self.check_cpu(target)
         if target.change is not None and not self.metrics:
             assert target.change.reason not in NEED_METRICS
+
+    def check_cpu(self, target: TargetDecision) -> None:
+        """What is written of CPU is inside the bounds, and a limit only where the template has one."""
+        cpu = cpu_from_tuned(target.tuned)
+        assert self.mode == "Enforce" or target.tuned is None
+        if cpu is None:
+            return
+        assert self.cpu is not None
+        low, high = (quantity.millicores(one) for one in self.cpu)
+        sizes = [size for size in (cpu.request, cpu.limit) if size is not None]
+        assert low <= min(sizes) <= max(sizes) <= high, (cpu, self.cpu)
+        assert sizes == sorted(sizes)
+        assert (cpu.limit is None) == (self.cpu_template[1] is None)
 
     def check_direction(self, target: TargetDecision, before: api.Status) -> None:
         entry = next((item for item in before.targets if item.name == "worker/default"), None)
@@ -544,6 +636,13 @@ class _Life(RuleBasedStateMachine):
             return
         assert (target.desired.memory.limit or quantity.parse("1Ei")) >= (old.limit or 0)
         assert (target.desired.memory.request or 0) >= (old.request or 0)
+        was = from_api(entry.recommended).cpu
+        if self.cpu is None or was == Cpu() or (target.change is not None and target.change.reason in MAY_LOWER_CPU):
+            return
+        least = min(was.request or 0, quantity.millicores(self.cpu[1]))
+        if quantity.millicores(self.cpu[1]) >= max(was.request or 0, was.limit or 0):
+            assert (target.desired.cpu.request or 0) >= least
+            assert (target.desired.cpu.limit or 0) >= (was.limit or 0)
 
     def check_status(self, before: api.Status, last: Turn) -> None:
         text = status.as_written(last.status)
@@ -564,12 +663,15 @@ class _Life(RuleBasedStateMachine):
         waiting, self.waiting = self.waiting, 0
         self.busy_day = 16
         after = self.take_turn()
-        for later in ("BoundsChanged", "MemoryForecast", "PodsRefused"):
-            # Other bounds for slots, and what is foreseen under another template, gave way to something more urgent.
-            if [change.reason for change in after.decision.changes] == [later]:
-                self.status = after.status
-                self.act(after)
-                after = self.take_turn()
+        done: set[str] = set()
+        while [change.reason for change in after.decision.changes] in ([one] for one in LATER - done):
+            # It gave way to something more urgent: one step of each kind.
+            done |= {change.reason for change in after.decision.changes}
+            for change in after.decision.changes:
+                self.check_turning(change)
+            self.status = after.status
+            self.act(after)
+            after = self.take_turn()
         assert after.decision.changes == ()
         for target in after.decision.targets:
             # Where memory does not carry the policy's new minimum, what was decided before stays.

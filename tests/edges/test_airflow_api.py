@@ -315,3 +315,18 @@ def test_a_run_says_when_it_should_be_over() -> None:
     run = DueRun("a", NOW, NOW - DAY, NOW - DAY + 2 * HOUR)
     assert (run.rare, run.over) == (False, NOW + 3 * HOUR)
     assert replace(run, began=None, ended=None).rare
+
+
+def test_what_is_due_is_not_all_known_before_every_last_run_was_asked_for() -> None:
+    dags = {f"d{number:03}": NOW + 20 * HOUR + timedelta(seconds=number) for number in range(250)}
+    calendar, source = Calendar(), Told(dags, dict.fromkeys(dags, (NOW - HOUR, NOW)))
+    found = [calendar.reading(SPEC)]
+    for look in range(2):
+        read(calendar, source, NOW + look * HOUR / 2)
+        found.append(calendar.reading(SPEC))
+    assert found == [True, True, False]
+    source.broken = True
+    read(calendar, source, NOW + 2 * HOUR)
+    assert not calendar.reading(SPEC), "then its condition says so"
+    bare = SPEC.model_copy(update={"airflow": SPEC.airflow.model_copy(update={"api": None})})
+    assert not calendar.reading(bare)

@@ -175,9 +175,9 @@ def test_the_working_set_of_a_day_is_its_largest(scraped: Scraped) -> None:
     assert scraped.ask(signals.WORKING_SET, pod="falling") == {("falling", "worker", OTHER): 700e6}
 
 
-def test_values_that_are_no_finite_numbers_are_left_out(scraped: Scraped) -> None:
-    ids = [str(number) * 64 for number in range(4)]
-    values = (float("nan"), float("inf"), float("-inf"), 12.0)
+def test_values_that_are_no_finite_numbers_or_no_sizes_are_left_out(scraped: Scraped) -> None:
+    ids = [str(number) * 64 for number in range(5)]
+    values = (float("nan"), float("inf"), float("-inf"), 12.0, 1e300)
     scraped.show(*(Line(PEAK, value, labelled("odd", one)) for one, value in zip(ids, values, strict=True)))
     assert scraped.ask(signals.PEAK, pod="odd") == {("odd", "worker", ids[3]): 12}
 

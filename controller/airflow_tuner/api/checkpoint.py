@@ -11,7 +11,7 @@ from airflow_tuner.api.status import Change, Target, Tuned
 class Peaks(Model):
     """The most memory or CPU of each hour of one target, or the most tasks of one group of workers, for nine weeks."""
 
-    target: Annotated[str, Field(max_length=128)]
+    target: Annotated[str, Field(max_length=336)]
     """Which target; with the word tasks after it, the tasks that ran or waited at once; with cpu, its CPU."""
     packed: Annotated[str, Field(max_length=16384, pattern=r"^[0-9]+:[A-Za-z0-9+/=]*$")]
     """The first hour, counted from 1970, and the peaks in MiB, tasks or thousandths of a core: little-endian 32-bit
