@@ -19,7 +19,7 @@ from airflow_tuner import crd, reference
 from airflow_tuner.budget import PER_HOUR
 from airflow_tuner.errors import Misconfigured, TunerError
 from airflow_tuner.sentence import counted
-from airflow_tuner.settings import Settings, Source, read_apis, read_sources
+from airflow_tuner.settings import Settings, read_apis, read_sources, source_at
 
 if TYPE_CHECKING:
     from airflow_tuner.chronicle import Chronicle
@@ -203,9 +203,11 @@ def _of_a_policy(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="A policy that is not applied."
         ),
-        click.option("-n", "--namespace", default="default", show_default=True, help="Namespace of the policy."),
+        click.option("-n", "--namespace", show_default="default", help="Namespace of the policy; else as --file says."),
         click.option(
-            "--kubeconfig", type=click.Path(path_type=Path), help="How to reach the cluster; else KUBECONFIG."
+            "--kubeconfig",
+            type=click.Path(path_type=Path, exists=True, dir_okay=False),
+            help="How to reach the cluster; else KUBECONFIG.",
         ),
         click.option("--sources", type=click.Path(path_type=Path), help="File of metrics sources, as for `run`."),
         click.option("--prometheus", help="URL of the metrics source `default`, e.g. of a port-forward."),
@@ -218,7 +220,7 @@ def _of_a_policy(command: Callable[..., None]) -> Callable[..., None]:
 def _looked(  # noqa: PLR0913, PLR0917 - one argument per option
     name: str | None,
     file: Path | None,
-    namespace: str,
+    namespace: str | None,
     kubeconfig: Path | None,
     sources: Path | None,
     prometheus: str | None,
@@ -238,7 +240,7 @@ def _looked(  # noqa: PLR0913, PLR0917 - one argument per option
             )
         known = read_sources(sources) if sources else {}
         if prometheus:
-            known["default"] = Source(url=prometheus)
+            known["default"] = source_at(prometheus)
         if not known:
             click.echo(NO_SOURCE, err=True)
         apis = read_apis(sources) if sources else {}
@@ -257,7 +259,7 @@ def plan_command(output: str, helm_values: bool, **where: Any) -> None:  # noqa:
 
     told = _looked(**where)
     if helm_values:
-        click.echo(helm.values(told.decision, told.seen.line) or "# Nothing to change.")
+        click.echo(helm.values(told.decision, told.seen.line).rstrip() or "# Nothing to change.")
     elif output == "table":
         click.echo(explain.plan(told.spec, told.seen, told.findings, told.decision, told.waiting))
     else:
@@ -284,15 +286,16 @@ def diagnose_command(output: str, **where: Any) -> None:  # noqa: ANN401 - the o
 @click.argument("target")
 @_of_a_policy
 def explain_command(target: str, **where: Any) -> None:  # noqa: ANN401 - the options above
-    """Print how the numbers of TARGET (e.g. worker/default, dag-processor) come to be."""
-    from airflow_tuner import explain
+    """Print how the numbers of TARGET (e.g. worker/default, dag-processor, task-pods) come to be."""
+    from airflow_tuner import explain, task_sizes
 
     told = _looked(**where)
     try:
         click.echo(explain.page(target, told.spec, told.seen, told.prior, told.decision, told.waiting))
     except KeyError as error:
-        names = ", ".join(item.workload.target for item in told.decision.targets) or "none"
-        msg = f"the policy has no target {target}; it has: {names}"
+        names = [item.workload.target for item in told.decision.targets]
+        names += [] if told.spec.tasks is None else [task_sizes.TARGET]
+        msg = f"The policy has no target {target}; it has: {', '.join(names) or 'none'}."
         raise click.ClickException(msg) from error
 
 
