@@ -89,7 +89,7 @@ def _place(
         raise click.UsageError(msg)
     known = read_sources(sources) if sources else {}
     if prometheus:
-        known["default"] = Source(url=prometheus)
+        known["default"] = source_at(prometheus)
     return standalone.Place(policy, docker_host, state or store.default_file(), known, broker_url_file, override_file)
 
 
