@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +43,7 @@ def main() -> None:
 
 def _of_docker(command: Callable[..., None]) -> Callable[..., None]:
     """The options that only a Docker engine needs."""
-    for option in (
+    options = (
         click.option(
             "--backend",
             type=click.Choice(["kubernetes", "docker"]),
@@ -68,7 +68,13 @@ def _of_docker(command: Callable[..., None]) -> Callable[..., None]:
             type=click.Path(path_type=Path, dir_okay=False),
             help="Docker: file with the URL of the Celery broker.",
         ),
-    ):
+    )
+    return _with(options, command)
+
+
+def _with(options: Sequence[Callable[..., Any]], command: Callable[..., None]) -> Callable[..., None]:
+    """The command with these options, which its help shows in their order."""
+    for option in reversed(options):
         command = option(command)
     return command
 
@@ -198,12 +204,12 @@ async def _until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, Non
 
 def _of_a_policy(command: Callable[..., None]) -> Callable[..., None]:
     """The options of commands that look at one policy."""
-    for option in (
+    options = (
         click.option("--policy", "name", help="Name of the TuningPolicy; may be left out where there is only one."),
         click.option(
             "--file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="A policy that is not applied."
         ),
-        click.option("-n", "--namespace", show_default="default", help="Namespace of the policy; else as --file says."),
+        click.option("-n", "--namespace", help="Namespace of the policy; else as --file says, else `default`."),
         click.option(
             "--kubeconfig",
             type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -212,9 +218,8 @@ def _of_a_policy(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--sources", type=click.Path(path_type=Path), help="File of metrics sources, as for `run`."),
         click.option("--prometheus", help="URL of the metrics source `default`, e.g. of a port-forward."),
         click.option("--no-broker", is_flag=True, help="Do not ask the workers over the Celery broker."),
-    ):
-        command = option(command)
-    return _of_docker(command)
+    )
+    return _with(options, _of_docker(command))
 
 
 def _looked(  # noqa: PLR0913, PLR0917 - one argument per option
@@ -500,7 +505,7 @@ def _print_or_compare(text: str, check: Path | None) -> None:
     if check is None:
         click.echo(text, nl=False)
     elif not check.exists() or check.read_text() != text:
-        msg = f"{check} differs from the models in api.py: run `make crd` and commit the result"
+        msg = f"{check} differs from the models in airflow_tuner/api: run `make crd` and commit the result"
         raise click.ClickException(msg)
 
 
