@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from airflow_tuner import crd, reference
 from airflow_tuner.budget import PER_HOUR
 from airflow_tuner.errors import Misconfigured, TunerError
 from airflow_tuner.sentence import counted
-from airflow_tuner.settings import Settings, Source, read_apis, read_sources
+from airflow_tuner.settings import Settings, read_apis, read_sources, source_at
 
 if TYPE_CHECKING:
     from airflow_tuner.chronicle import Chronicle
@@ -43,7 +43,7 @@ def main() -> None:
 
 def _of_docker(command: Callable[..., None]) -> Callable[..., None]:
     """The options that only a Docker engine needs."""
-    for option in (
+    options = (
         click.option(
             "--backend",
             type=click.Choice(["kubernetes", "docker"]),
@@ -68,7 +68,13 @@ def _of_docker(command: Callable[..., None]) -> Callable[..., None]:
             type=click.Path(path_type=Path, dir_okay=False),
             help="Docker: file with the URL of the Celery broker.",
         ),
-    ):
+    )
+    return _with(options, command)
+
+
+def _with(options: Sequence[Callable[..., Any]], command: Callable[..., None]) -> Callable[..., None]:
+    """The command with these options, which its help shows in their order."""
+    for option in reversed(options):
         command = option(command)
     return command
 
@@ -89,7 +95,7 @@ def _place(
         raise click.UsageError(msg)
     known = read_sources(sources) if sources else {}
     if prometheus:
-        known["default"] = Source(url=prometheus)
+        known["default"] = source_at(prometheus)
     return standalone.Place(policy, docker_host, state or store.default_file(), known, broker_url_file, override_file)
 
 
@@ -198,27 +204,28 @@ async def _until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, Non
 
 def _of_a_policy(command: Callable[..., None]) -> Callable[..., None]:
     """The options of commands that look at one policy."""
-    for option in (
+    options = (
         click.option("--policy", "name", help="Name of the TuningPolicy; may be left out where there is only one."),
         click.option(
             "--file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="A policy that is not applied."
         ),
-        click.option("-n", "--namespace", default="default", show_default=True, help="Namespace of the policy."),
+        click.option("-n", "--namespace", help="Namespace of the policy; else as --file says, else `default`."),
         click.option(
-            "--kubeconfig", type=click.Path(path_type=Path), help="How to reach the cluster; else KUBECONFIG."
+            "--kubeconfig",
+            type=click.Path(path_type=Path, exists=True, dir_okay=False),
+            help="How to reach the cluster; else KUBECONFIG.",
         ),
         click.option("--sources", type=click.Path(path_type=Path), help="File of metrics sources, as for `run`."),
         click.option("--prometheus", help="URL of the metrics source `default`, e.g. of a port-forward."),
         click.option("--no-broker", is_flag=True, help="Do not ask the workers over the Celery broker."),
-    ):
-        command = option(command)
-    return _of_docker(command)
+    )
+    return _with(options, _of_docker(command))
 
 
 def _looked(  # noqa: PLR0913, PLR0917 - one argument per option
     name: str | None,
     file: Path | None,
-    namespace: str,
+    namespace: str | None,
     kubeconfig: Path | None,
     sources: Path | None,
     prometheus: str | None,
@@ -238,7 +245,7 @@ def _looked(  # noqa: PLR0913, PLR0917 - one argument per option
             )
         known = read_sources(sources) if sources else {}
         if prometheus:
-            known["default"] = Source(url=prometheus)
+            known["default"] = source_at(prometheus)
         if not known:
             click.echo(NO_SOURCE, err=True)
         apis = read_apis(sources) if sources else {}
@@ -257,7 +264,7 @@ def plan_command(output: str, helm_values: bool, **where: Any) -> None:  # noqa:
 
     told = _looked(**where)
     if helm_values:
-        click.echo(helm.values(told.decision, told.seen.line) or "# Nothing to change.")
+        click.echo(helm.values(told.decision, told.seen.line).rstrip() or "# Nothing to change.")
     elif output == "table":
         click.echo(explain.plan(told.spec, told.seen, told.findings, told.decision, told.waiting))
     else:
@@ -284,15 +291,16 @@ def diagnose_command(output: str, **where: Any) -> None:  # noqa: ANN401 - the o
 @click.argument("target")
 @_of_a_policy
 def explain_command(target: str, **where: Any) -> None:  # noqa: ANN401 - the options above
-    """Print how the numbers of TARGET (e.g. worker/default, dag-processor) come to be."""
-    from airflow_tuner import explain
+    """Print how the numbers of TARGET (e.g. worker/default, dag-processor, task-pods) come to be."""
+    from airflow_tuner import explain, task_sizes
 
     told = _looked(**where)
     try:
         click.echo(explain.page(target, told.spec, told.seen, told.prior, told.decision, told.waiting))
     except KeyError as error:
-        names = ", ".join(item.workload.target for item in told.decision.targets) or "none"
-        msg = f"the policy has no target {target}; it has: {names}"
+        names = [item.workload.target for item in told.decision.targets]
+        names += [] if told.spec.tasks is None else [task_sizes.TARGET]
+        msg = f"The policy has no target {target}; it has: {', '.join(names) or 'none'}."
         raise click.ClickException(msg) from error
 
 
@@ -497,7 +505,7 @@ def _print_or_compare(text: str, check: Path | None) -> None:
     if check is None:
         click.echo(text, nl=False)
     elif not check.exists() or check.read_text() != text:
-        msg = f"{check} differs from the models in api.py: run `make crd` and commit the result"
+        msg = f"{check} differs from the models in airflow_tuner/api: run `make crd` and commit the result"
         raise click.ClickException(msg)
 
 

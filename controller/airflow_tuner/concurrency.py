@@ -226,7 +226,7 @@ def _more(group: Group, found: Flow, tasks: Tasks, carried: Footprint, reached: 
     memory = carrying(group, carried, after)
     bound = ""
     if after < reached:
-        bound = f" The largest step is {percent} %."
+        bound = f" The largest step is {percent}%."
     elif after < found.demand:
         most_of_all = f" concurrency.max is {after}." if after == group.limits.max else " core.parallelism binds."
         ends = f" Memory ends at {room} slots{f': {group.bounds.holder}' if group.bounds.holder else ''}."

@@ -14,7 +14,7 @@ from airflow_tuner.model import SERVICE, Cpu, Pod, Workload
 from airflow_tuner.quantity import readable_cpu
 from airflow_tuner.sentence import short
 from airflow_tuner.sizing import Subject
-from airflow_tuner.steps import Step, cpu_text
+from airflow_tuner.steps import Step, cpu_sizes, cpu_text
 
 MARGIN = 1.1
 """Times what the busy hours of a week took, a request: there is some room where all share a node."""
@@ -183,8 +183,7 @@ def said(found: Assessment) -> str:
     if found.bounds is None and not found.hold:
         return "The policy names no cpu for it, and so it stays."
     if found.step is not None and found.step.reason != "CpuReleased":
-        cpu = found.step.values.cpu
-        return f"Its CPU (request / limit) is to be {cpu_text(cpu.request)} / {cpu_text(cpu.limit)}."
+        return f"Its CPU (request / limit) is to be {cpu_sizes(found.step.values.cpu)}."
     if not found.hold and found.target is not None and found.target.limit is None:
         return "It has no CPU limit: what it lacks, its node lacks."
     return found.hold or f"Its CPU limit should be {cpu_text(found.decided)}, which is not in force yet."

@@ -63,6 +63,9 @@ def _structural(node: Schema, definitions: Schema, path: str, inside: tuple[str,
     for key in ("items", "additionalProperties"):
         if isinstance(node.get(key), dict):
             node[key] = _structural(node[key], definitions, f"{path}[]", inside)
+            if "description" in node:
+                # `kubectl explain` shows both, one under the other.
+                node[key].pop("description", None)
     if node.get("x-kubernetes-int-or-string"):
         node.pop("type", None)
         node["anyOf"] = [{"type": "integer"}, {"type": "string"}]

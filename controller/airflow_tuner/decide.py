@@ -234,6 +234,8 @@ def _target(item: Item, identity: str, *, paused: bool, held: bool = False) -> T
             # Not stated in the template: then as the workers say.
             in_force = replace(in_force, concurrency=item.slots.slots)
         name = _name(identity, workload.target, reason, in_force, desired, now)
+        if enforced and in_force != before and past.template is not None:
+            why = steps.in_full(why, in_force, desired)
         change = Change(workload.target, name, reason, in_force, desired, why)
     tuned = _tuned(item, desired, change) if wanted and not waiting else None
     moved = change is not None and change.before.concurrency != change.after.concurrency

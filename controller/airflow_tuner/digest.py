@@ -171,12 +171,16 @@ def _span(least: int, most: int) -> str:
     return f"{least}" if least == most else f"{least} to {most}"
 
 
+NOTHING = frozenset({"", "0", "0.0"})
+"""Figures of a workload that need no words."""
+
+
 def text(chronicle: Chronicle) -> str:
     """All of it for a terminal."""
     lines = [chronicle.told, "", *(f"* {one}" for one in sentences(chronicle)), ""]
     head, *table = rows(chronicle)
     for row in table:
-        told = [f"{name} {value}" for name, value in zip(head[1:], row[1:], strict=True) if value]
+        told = [f"{name} {value}" for name, value in zip(head[1:], row[1:], strict=True) if value not in NOTHING]
         lines.append(f"{row[0]}: {'; '.join(told)}")
     lines += ["", *(f"- {one}" for one in chronicle.notes)]
     return "\n".join(plain(line) for line in lines)

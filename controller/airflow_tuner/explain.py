@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from airflow_tuner import api, decide, helm, parsing, planned, status, task_page, task_sizes
@@ -13,7 +14,8 @@ from airflow_tuner.parsing import Assessment as ParsingAssessment
 from airflow_tuner.quantity import readable, readable_cpu
 from airflow_tuner.restarts import Waiting
 from airflow_tuner.sentence import counted, short
-from airflow_tuner.steps import Step, cpu_text
+from airflow_tuner.sizing import spans
+from airflow_tuner.steps import Step, cpu_sizes
 
 WIDTH = 110
 
@@ -28,16 +30,23 @@ def plan(
     """What one turn would do, as a table with its reasons."""
     changes = {change.target: change for change in decision.changes}
     rows = [("TARGET", "NOW (REQUEST / LIMIT)", "PLAN", "REASON")]
+    advised = []
     for target in decision.targets:
         change = changes.get(target.workload.target)
-        now = change.before if change else target.desired
-        after = shown(change.after) if change else "unchanged"
-        rows.append((target.workload.target, shown(now), after, change.reason if change else ""))
-    rows += [(change.target, shown(change.before), shown(change.after), change.reason) for change in decision.released]
+        now, reason = (change.before, change.reason) if change else (target.desired, "")
+        if spec.mode is api.Mode.RECOMMEND and target.desired != target.workload.values:
+            # What was recommended before is not there yet, either.
+            slots = target.workload.stated.concurrency
+            slots = now.concurrency if slots is None and change else slots
+            now, reason = replace(target.workload.values, concurrency=slots), reason or "Recommended"
+            advised += [] if change else [target]
+        rows.append((target.workload.target, *_moved(now, target.desired), reason))
+    rows += [(change.target, *_moved(change.before, change.after), change.reason) for change in decision.released]
     runs = f" with {seen.executors.told} ({seen.executors.source})" if seen.executors else ""
     head = f"Mode {spec.mode}, Airflow {seen.line or 'of unknown version'}{runs}. Nothing is written."
     parts = [wrapped(head), table(rows)]
     parts += [wrapped(f"{change.target}: {change.message}") for change in decision.changes]
+    parts += [wrapped(f"{target.workload.target}: {target.why}") for target in advised]
     if findings:
         parts.append("Findings, worst first:")
         parts += [wrapped(f"{item.severity} {item.reason} {item.target}: {item.message}", "  ") for item in findings]
@@ -155,11 +164,11 @@ def _ahead(item: decide.Item) -> Iterator[tuple[str, str]]:
     """What the coming hours are foreseen to take, and what is made of it."""
     workload, sizing = item.workload, item.sizing
     if (foreseen := sizing.foreseen) is not None and sizing.target is not None:
-        days = item.spec.objectives.days_per_out_of_memory
+        days, (_, held_for) = item.spec.objectives.days_per_out_of_memory, spans(item.subject)
         yield (
             "forecast",
             f"{foreseen.usual:.0f} MiB usually, in the next hours; once in {days} days more than "
-            f"{foreseen.safe:.0f} MiB, in the next day; from {foreseen.days:.1f} days, {foreseen.rule}",
+            f"{foreseen.safe:.0f} MiB, in the next {held_for} hours; from {foreseen.days:.1f} days, {foreseen.rule}",
         )
         yield "asked for", _sizes(sizing.target)
     if workload.component == "worker" or item.seen.executors.local:
@@ -181,11 +190,11 @@ def room_of(seen: Observation) -> str:
 def _cpu(found: TargetDecision, cores: CoresAssessment) -> Iterator[tuple[str, str]]:
     workload, bounds = found.workload, cores.bounds
     if bounds is not None:
-        yield "template", _cores(workload.stated.cpu)
+        yield "template", cpu_sizes(workload.stated.cpu)
         running = [pod.running_cpu for pod in workload.living if pod.running_cpu is not None]
         for cpu in dict.fromkeys(running):
-            yield "in force", f"{_cores(cpu)} in {counted(running.count(cpu), 'pod', 'pods')}"
-        yield "decided", _cores(found.desired.cpu)
+            yield "in force", f"{cpu_sizes(cpu)} in {counted(running.count(cpu), 'pod', 'pods')}"
+        yield "decided", cpu_sizes(found.desired.cpu)
         yield "bounds", f"{readable_cpu(bounds.min)} to {readable_cpu(bounds.max)}"
         known = counted(cores.hours, "hour is", "hours are")
         busy = "too few" if cores.used is None else f"all but the busiest took at most {readable_cpu(cores.used)}"
@@ -194,7 +203,7 @@ def _cpu(found: TargetDecision, cores: CoresAssessment) -> Iterator[tuple[str, s
         if shares:
             yield "held back", f"by its limit in {max(shares):.0%} of its scheduling periods, at most"
         if cores.target is not None:
-            yield "asked for", _cores(cores.target)
+            yield "asked for", cpu_sizes(cores.target)
     if cores.hold:
         yield "held", cores.hold
     if cores.step is not None:
@@ -215,7 +224,7 @@ def _slots(spec: api.Spec, target: TargetDecision, found: SlotsAssessment) -> It
         )
         yield "lag", found.flow.told
         demand = counted(found.flow.demand, "slot", "slots")
-        yield "demand", f"{demand} for each worker (running + waiting x duration / objective, + 10 %)"
+        yield "demand", f"{demand} for each worker (running + waiting x duration / objective, + 10%)"
     yield from _verdict(target, found.cause, found.told, found.hold, found.step)
 
 
@@ -250,28 +259,35 @@ def _verdict(target: TargetDecision, cause: str, told: str, hold: str, step: Ste
         yield "step", "none: the objective is met"
 
 
+def _moved(before: Values, after: Values) -> tuple[str, str]:
+    """What is there, and what of it is to be other."""
+    there = _parts(before)
+    other = [part for part in _parts(after) if part not in there]
+    return ", ".join(there), ", ".join(other) or ("unchanged" if before == after else shown(after))
+
+
 def shown(values: Values) -> str:
     """Values in a few words."""
+    return ", ".join(_parts(values))
+
+
+def _parts(values: Values) -> list[str]:
     parts = [_sizes(values.memory)]
     if values.cpu != Cpu():
-        parts.append(f"CPU {_cores(values.cpu)}")
+        parts.append(f"CPU {cpu_sizes(values.cpu)}")
     if values.concurrency is not None:
         parts.append(counted(values.concurrency, "slot", "slots"))
     if values.interval is not None:
         parts.append(f"parse every {values.interval} s")
     if values.processes is not None:
         parts.append(counted(values.processes, "parsing process", "parsing processes"))
-    return ", ".join(parts)
+    return parts
 
 
 def _sizes(memory: Memory) -> str:
     request = "none" if memory.request is None else readable(memory.request)
     limit = "none" if memory.limit is None else readable(memory.limit)
     return f"{request} / {limit}"
-
-
-def _cores(cpu: Cpu) -> str:
-    return f"{cpu_text(cpu.request)} / {cpu_text(cpu.limit)}"
 
 
 def section(title: str, rows: Iterable[tuple[str, str]]) -> str:

@@ -282,8 +282,9 @@ def cpu_short(workload: Workload, pods: Sequence[Pod]) -> str | None:
         usage = pod.usage
         if usage.throttled is not None and usage.throttled.value >= THROTTLED:
             return f"the CPU limit held {short(pod.name)} back in {usage.throttled.value:.0%} of its time"
-        if usage.cpu and workload.cpu_limit and usage.cpu.value >= CPU_FULL * workload.cpu_limit:
-            return f"{short(pod.name)} uses {usage.cpu.value:.2f} of the {workload.cpu_limit:g} cores of its limit"
+        limit = workload.cores_of(pod)
+        if usage.cpu and limit and usage.cpu.value >= CPU_FULL * limit:
+            return f"{short(pod.name)} uses {usage.cpu.value:.2f} of the {limit:g} cores of its limit"
         if usage.node_cpu is not None and usage.node_cpu.value >= CPU_FULL:
             return f"{usage.node_cpu.value:.0%} of the cores of the node of {short(pod.name)} are in use"
     return None

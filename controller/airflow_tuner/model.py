@@ -258,6 +258,12 @@ class Workload:
     surge: int = 0
     """Pods beyond `replicas` that a rollout makes at least."""
 
+    def cores_of(self, pod: Pod) -> float | None:
+        """Cores of a pod's CPU limit: the one in force, where that is known, else the template's; `None`: no limit."""
+        if pod.running_cpu is None:
+            return self.cpu_limit
+        return None if pod.running_cpu.limit is None else pod.running_cpu.limit / 1000
+
     @property
     def label(self) -> str:
         """Kind and name."""

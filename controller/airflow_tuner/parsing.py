@@ -227,9 +227,9 @@ def _right(
     interval = min(max(by_cpu, by_freshness, bounds.min), bounds.max)
     facts = replace(facts, interval=interval)
     told = (
-        f"{found.files} DAG files are parsed every {found.cycle:.0f} s (at the latest after {found.oldest:.0f} s), "
-        f"{found.seconds:.1f} s each; "
-        f"{short(workload.label)} takes {cpu:.2f} cores of the {facts.share:g} it may. {_slowest(found)}"
+        f"{found.files} DAG files are parsed every {found.cycle:.0f} s (the oldest parse was {found.oldest:.0f} s "
+        f"ago), {found.seconds:.1f} s each; {short(workload.label)} takes {cpu:.2f} cores of the "
+        f"{facts.share:g} it may. {_slowest(found)}"
     )
     if cpu > TOLERANCE * facts.share:
         return replace(facts, cause="ParsingOverloaded", told=told)

@@ -20,10 +20,13 @@ from airflow_tuner.settings import Api, Source
 
 Object = dict[str, Any]
 
+DEFAULT = "default"
+"""The namespace where none is named."""
+
 
 async def look_once(
     kubeconfig: Path | None,
-    namespace: str,
+    namespace: str | None,
     name: str | None,
     file: Path | None,
     sources: Mapping[str, Source],
@@ -36,8 +39,14 @@ async def look_once(
     async with await Cluster.connect(kubeconfig) as cluster:
         brokers = Brokers(cluster) if broker else None
         try:
-            policy = policies.read(file, namespace) if file else await _found(cluster, namespace, name)
-            others = [] if file else await cluster.list(policy_path(namespace), {})
+            where = namespace or DEFAULT
+            policy = policies.read(file, where) if file else await _found(cluster, where, name)
+            if namespace not in {None, policy["metadata"]["namespace"]}:
+                msg = (
+                    f"{file} is for the namespace {policy['metadata']['namespace']}, and --namespace says {namespace}."
+                )
+                raise Misconfigured(msg)
+            others = [] if file else await cluster.list(policy_path(where), {})
             now = datetime.now(UTC)
             found = await Autoscalers(cluster).of(policy["metadata"]["namespace"], now)
             memory = None if file else await _memory(cluster, policy)
@@ -93,7 +102,8 @@ async def _found(cluster: Cluster, namespace: str, name: str | None) -> Object:
         raise Misconfigured(msg) from error
     if len(policies) != 1:
         names = ", ".join(item["metadata"]["name"] for item in policies)
-        told = f"several ({names}): name one with --policy" if policies else "none: give --namespace or --file"
-        msg = f"In the namespace {namespace} there is not one {api.KIND}, but {told}."
+        told = f"has several {api.KIND} resources ({names}): name one with --policy"
+        told = told if policies else f"has no {api.KIND}: name another with --namespace, or a file with --file"
+        msg = f"The namespace {namespace} {told}."
         raise Misconfigured(msg)
     return policies[0]

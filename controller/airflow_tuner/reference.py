@@ -16,7 +16,7 @@ _RANGES = (
 )
 
 _INTRODUCTION = f"""\
-<!-- Generated from controller/airflow_tuner/api.py by `make crd`. Do not edit. -->
+<!-- Generated from controller/airflow_tuner/api by `make crd`. Do not edit. -->
 # Policy reference
 
 `{api.GROUP}/{api.VERSION}`, kind `{api.KIND}`, short name `{api.SHORT_NAME}`, namespaced; one per Airflow deployment.

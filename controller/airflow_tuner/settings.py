@@ -78,6 +78,14 @@ class Settings:
     apis: dict[str, Api] = field(default_factory=dict)
 
 
+def source_at(url: str) -> Source:
+    """The metrics source at an address of the command line."""
+    if not _is_address(url):
+        msg = f"--prometheus {url}: it must be like http://127.0.0.1:9090."
+        raise Misconfigured(msg)
+    return Source(url=url)
+
+
 def _is_address(url: str) -> bool:
     try:
         parts = urlsplit(url)

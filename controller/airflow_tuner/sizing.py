@@ -95,7 +95,7 @@ def assess(subject: Subject) -> Sizing:
         return Sizing()
     if subject.runs_tasks:
         ahead = planned.kept(ahead, history, hour, subject.seen.due)
-    soon, held_for = _spans(subject)
+    soon, held_for = spans(subject)
     foreseen = replace(max(ahead[:held_for], key=lambda one: one.safe), usual=max(one.usual for one in ahead[:soon]))
     known = (unleaked(pod, subject.seen.at) for pod in workload.living)
     held = max((size for size in known if size is not None), default=0.0)
@@ -125,7 +125,7 @@ def assess(subject: Subject) -> Sizing:
     return Sizing(foreseen, target)
 
 
-def _spans(subject: Subject) -> tuple[int, int]:
+def spans(subject: Subject) -> tuple[int, int]:
     """Hours that the request and the limit are for, the present one included."""
     live = not any(pod.restarts_on_resize for pod in subject.workload.living)
     if subject.spec.mode is api.Mode.RECOMMEND or not live:
@@ -273,7 +273,7 @@ def _step(subject: Subject, foreseen: Forecast, after: Memory, carried: int, rea
         bound = f" The limit is what {slots}: {subject.law.told(subject.slots or 0, 0) if subject.law else ''}."
     elif after.limit == subject.bounds.max:
         bound = f" {subject.bounds.told[0].upper()}{subject.bounds.told[1:]}."
-    days, (soon, held_for) = subject.spec.objectives.days_per_out_of_memory, _spans(subject)
+    days, (soon, held_for) = subject.spec.objectives.days_per_out_of_memory, spans(subject)
     coming = "this hour takes" if soon == 1 else f"the {soon} hours from this one on take"
     return Step(
         replace(subject.before, memory=after),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from airflow_tuner import api, kills, quantity
-from airflow_tuner.model import SERVICE, Kill, Kind, Memory, Values, Workload
+from airflow_tuner.model import SERVICE, Cpu, Kill, Kind, Memory, Values, Workload
 from airflow_tuner.quantity import readable, readable_cpu
 from airflow_tuner.sentence import fitted, short
 
@@ -205,9 +205,9 @@ def _beyond(bounds: Bounds, memory: Memory) -> bool:
     return max(memory.request or 0, memory.limit or 0) > bounds.max
 
 
-def _template_changed(bounds: Bounds, workload: Workload, old: Values) -> Step:
-    new = workload.values
-    parts = [
+def differences(old: Values, new: Values) -> list[str]:
+    """What differs, each as `name then -> now`."""
+    return [
         f"{name} {_shown(then)} -> {_shown(now)}"
         for name, then, now in (
             ("limit", _text(old.memory.limit), _text(new.memory.limit)),
@@ -215,12 +215,28 @@ def _template_changed(bounds: Bounds, workload: Workload, old: Values) -> Step:
             ("CPU request", cpu_text(old.cpu.request), cpu_text(new.cpu.request)),
             ("CPU limit", cpu_text(old.cpu.limit), cpu_text(new.cpu.limit)),
             ("slots", old.concurrency, new.concurrency),
-            ("parsing interval", old.interval, new.interval),
+            (
+                "parsing interval",
+                *(None if values.interval is None else f"{values.interval} s" for values in (old, new)),
+            ),
             ("parsing processes", old.processes, new.processes),
         )
         if then != now
     ]
-    why = f"The template of {short(workload.label)} was changed ({', '.join(parts)}): the new template counts."
+
+
+def in_full(why: str, before: Values, after: Values) -> str:
+    """What comes into force at once, where that is more than the last sentence tells."""
+    told = differences(before, after)
+    if all(part.lower() in why.lower() for part in told):
+        return why
+    return f"What was recommended so far comes into force: {', '.join(told)}. {why}"
+
+
+def _template_changed(bounds: Bounds, workload: Workload, old: Values) -> Step:
+    new = workload.values
+    told = ", ".join(differences(old, new))
+    why = f"The template of {short(workload.label)} was changed ({told}): the new template counts."
     also = None if beyond(bounds, workload) else _below_minimum(bounds, new) or _limits_missing(bounds, workload, new)
     if also is not None:
         return Step(also.values, "TemplateChanged", f"{why} {also.why}")
@@ -364,6 +380,13 @@ def _text(size: int | None) -> str:
 def cpu_text(size: int | None) -> str:
     """Thousandths of a core for a sentence."""
     return "none" if size is None else readable_cpu(size)
+
+
+def cpu_sizes(cpu: Cpu) -> str:
+    """Request and limit in a few words: `0.1 / 0.39 cores`."""
+    if cpu.request is None or cpu.limit is None:
+        return f"{cpu_text(cpu.request)} / {cpu_text(cpu.limit)}"
+    return f"{cpu.request / 1000:g} / {readable_cpu(cpu.limit)}"
 
 
 def _shown(value: object) -> str:

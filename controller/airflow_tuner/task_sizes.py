@@ -11,7 +11,7 @@ from airflow_tuner import decide, quantity, signals, task_runs
 from airflow_tuner.api import Spec
 from airflow_tuner.model import Memory, Observation, TaskPod
 from airflow_tuner.quantity import readable
-from airflow_tuner.sentence import counted, short
+from airflow_tuner.sentence import counted
 from airflow_tuner.steps import OOM_FACTOR, Bounds
 from airflow_tuner.task_runs import TaskName, TaskRuns
 
@@ -80,7 +80,7 @@ class Advice:
     def told(self) -> str:
         """In one sentence."""
         tasks = counted(len(self.changes), "task should", "tasks should")
-        unknown = f", and of {self.unknown} none was seen to run yet" if self.unknown else ""
+        unknown = f", and of {self.unknown} no pod was seen yet" if self.unknown else ""
         return f"{tasks} have other memory, {self.fitting} fit{unknown}."
 
 
@@ -163,7 +163,7 @@ def _size(name: TaskName, task: _Task, bounds: Bounds, *, equal: bool) -> Size:
         # What the user gave it beyond the bounds, and it may need, is the user's.
         after = now
     reason = _reason(task, after)
-    return Size(name, runs, task.now, after, reason, _why(name, task, after, asked, bounds))
+    return Size(name, runs, task.now, after, reason, _why(task, after, asked, bounds))
 
 
 def _coarse(size: float) -> int:
@@ -195,11 +195,11 @@ def _reason(task: _Task, after: Memory) -> str:
     return "Overprovisioned" if fewer else ""
 
 
-def _why(name: TaskName, task: _Task, after: Memory, asked: int, bounds: Bounds) -> str:
+def _why(task: _Task, after: Memory, asked: int, bounds: Bounds) -> str:
     runs, now = task.runs, task.now or Memory()
     parts = [
-        f"{counted(runs.runs, 'run', 'runs')} of {short(name.task)} of {short(name.dag)} within {signals.DAYS} days "
-        f"took at most {readable(runs.most)}, nine of ten no more than {readable(runs.usual)}."
+        f"{counted(runs.runs, 'run', 'runs')} within {signals.DAYS} days took at most {readable(runs.most)}, nine of "
+        f"ten no more than {readable(runs.usual)}."
     ]
     if task.kills:
         under = f" under a limit of {readable(task.killed_at)}" if task.killed_at else ""

@@ -79,6 +79,9 @@ def stated(text: str) -> tuple[str, Stated]:
     """What an option like `worker/default=limit:2Gi,request:1Gi,slots:16` says, and of which target."""
     target, _, told = text.partition("=")
     found = Stated()
+    if not told:
+        msg = f"--workload {short(text)!r} says nothing of a workload. It has the form {_FORM}."
+        raise Misconfigured(msg)
     try:
         for part in told.split(","):
             name, _, value = part.partition(":")

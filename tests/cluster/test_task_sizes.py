@@ -68,7 +68,7 @@ def test_a_task_is_recommended_less_in_the_status_and_as_text_and_its_pods_are_l
         assert told["present"] == {"request": "512Mi", "limit": "1024Mi"}
         assert told["recommended"] == {"request": "224Mi", "limit": "256Mi"}
         summary = airflow.status()["tasksSummary"]
-        assert summary == "1 task should have other memory, 0 fit, and of 1 none was seen to run yet."
+        assert summary == "1 task should have other memory, 0 fit, and of 1 no pod was seen yet."
         assert airflow.status()["podTemplate"] == {"request": "224Mi", "limit": "256Mi"}
         assert "Traceback" not in operator.log()
     assert airflow.get("pod", "etl-load-abcd0123")["spec"] == before

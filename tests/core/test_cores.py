@@ -16,6 +16,7 @@ from airflow_tuner.history import WEEK, History, hour_of, of_cpu
 from airflow_tuner.learning import learned
 from airflow_tuner.model import Cpu, Death, MetricsState, Observation, Pod, Refusal, Sample, Values, Workload
 from airflow_tuner.sizing import Subject
+from core import test_concurrency
 from core.worlds import (
     NOW,
     Turn,
@@ -369,12 +370,45 @@ def test_mode_recommend_advises_and_changes_nothing() -> None:
     assert turn(advised, replace(last.seen, at=NOW + timedelta(hours=3)), last.status).reasons == []
 
 
+def test_all_that_was_recommended_is_told_when_it_comes_into_force() -> None:
+    pressed, memory = seen(using(0.4, 0.3, Cpu(500, 500)), used=week(430)), {"min": "1536Mi", "max": "4Gi"}
+    entry = {"memory": memory, "cpu": {"min": "100m", "max": "2"}}
+    advised = policy(mode="Recommend", scheduler=entry)
+    first = turn(advised, pressed)
+    second = turn(advised, replace(pressed, at=NOW + timedelta(hours=1)), first.status)
+    assert (first.reasons, second.reasons) == (["BelowMinimum"], ["CpuThrottled"])
+    later = replace(pressed, at=NOW + timedelta(hours=1, seconds=1))
+    (change,) = turn(policy(scheduler=entry), later, second.status).decision.changes
+    assert change.reason == "Recommended"
+    assert change.message.startswith(
+        "What was recommended so far comes into force: limit 1024 MiB -> 1536 MiB, request 512 MiB -> 1536 MiB, CPU "
+        "limit 0.5 cores -> 0.65 cores. CPU limit 0.5 cores -> 0.65 cores for all pods of"
+    )
+
+
+def test_what_is_used_is_held_against_the_limit_in_force_and_not_the_templates() -> None:
+    tuned = using(0.9, 0.3, Cpu(500, 1000), running_cpu=Cpu(500, 1000))
+    (finding,) = [
+        one for one in turn(policy(), seen(tuned, of=Cpu(500, 500))).findings if one.reason == "CpuLimitThrottling"
+    ]
+    assert finding.message.startswith("Its CPU limit of 1 core holds 1 of 1 pod")
+    roomy = test_concurrency.busy_cpu(cpu=0.9)
+    raised = replace(roomy, cpu_limit=1.0, pods=tuple(replace(one, running_cpu=Cpu(500, 2000)) for one in roomy.pods))
+    entry = {
+        "name": "default",
+        "memory": MEMORY,
+        "cpu": {"min": "100m", "max": "2"},
+        "concurrency": {"min": 1, "max": 16},
+    }
+    assert turn(slots_spec(workers=[entry]), test_concurrency.crowded(of=raised)).reasons == ["SlotsExhausted"]
+
+
 def test_where_workers_lack_cpu_it_is_said_what_becomes_of_their_limit() -> None:
     workers = [{"name": "default", "memory": MEMORY, "concurrency": {"min": 1, "max": 16}}]
     entry = {**workers[0], "cpu": {"min": "100m", "max": "2"}}
     for named, told in (
         (workers, "The policy names no cpu for it, and so it stays."),
-        ([entry], "Its CPU (request / limit) is to be 0.5 cores / 0.65 cores."),
+        ([entry], "Its CPU (request / limit) is to be 0.5 / 0.65 cores."),
     ):
         found = crowded(slots_spec(workers=named))
         assert "WorkersCpuBound" in found
@@ -409,7 +443,7 @@ def test_cpu_is_shown_in_status_history_plan_and_explanation() -> None:
     assert last.status.history[0].to.cpu_limit == "650m"
     assert last.status.last_change == "scheduler CPU limit 500m -> 650m CpuThrottled"
     table = explain.plan(policy(), last.seen, last.findings, last.decision, last.waiting)
-    assert "CPU 0.5 cores / 0.65 cores" in table
+    assert "CPU 0.5 / 0.65 cores" in table
     told = page(policy(), last)
     assert "168 hours are known of the last week: all but the busiest took at most 0.43 cores" in told
     assert "by its limit in 30% of its scheduling periods" in told

@@ -471,7 +471,10 @@ def test_killed_pods_of_tasks_are_told_with_their_dags_and_tasks() -> None:
 
 
 def test_pods_of_tasks_that_no_node_takes_are_told_once_they_are_late() -> None:
-    why = "0/3 nodes are available: 3 Insufficient memory."
+    why = (
+        "0/3 nodes are available: 3 Insufficient memory. no new claims to deallocate, preemption: 0/3 nodes are "
+        "available: 3 No preemption victims found for incoming pod."
+    )
     (finding,) = with_task_pods(task_pod(unplaced=why), task_pod("young", created=NOW, unplaced=why), task_pod("runs"))
     assert (finding.reason, finding.target) == ("QueueLagHigh", "task-pods")
     assert finding.message == (

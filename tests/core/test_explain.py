@@ -38,9 +38,9 @@ def test_the_plan_is_a_table_with_its_reasons_and_what_waits() -> None:
     told = planned(*both())
     assert told.startswith(
         "Mode Enforce, Airflow 3. Nothing is written.\n\n"
-        "TARGET           NOW (REQUEST / LIMIT)         PLAN                                    REASON\n"
-        "worker/default   512 MiB / 1024 MiB, 2 slots   784 MiB / 1024 MiB, 4 slots             SlotsExhausted\n"
-        "dag-processor    512 MiB / 1024 MiB            512 MiB / 1024 MiB, parse every 120 s   ParsingOverloaded\n\n"
+        "TARGET           NOW (REQUEST / LIMIT)         PLAN                          REASON\n"
+        "worker/default   512 MiB / 1024 MiB, 2 slots   784 MiB / 1024 MiB, 4 slots   SlotsExhausted\n"
+        "dag-processor    512 MiB / 1024 MiB            parse every 120 s             ParsingOverloaded\n\n"
         "worker/default: Slots 2 -> 4 for each worker of StatefulSet/airflow-worker: 30 tasks wait for 4 slots, about"
     )
     assert "Findings, worst first:\n\n  Warning QueueLagHigh worker/default: 30 tasks wait" in told
@@ -57,6 +57,19 @@ def test_a_plan_that_changes_nothing_says_so() -> None:
         "Mode Enforce, Airflow of unknown version. Nothing is written.\n\n"
         "TARGET           NOW (REQUEST / LIMIT)   PLAN        REASON\n"
         "worker/default   512 MiB / 1024 MiB      unchanged"
+    )
+
+
+def test_what_was_recommended_before_is_still_to_be_done() -> None:
+    policy = spec(mode="Recommend", workers=[{"name": "default", "memory": {"min": "2Gi", "max": "4Gi"}}])
+    first = turn(policy, observed(worker(pod())))
+    again = turn(policy, first.seen, first.status)
+    assert not again.decision.changes
+    assert planned(policy, again).startswith(
+        "Mode Recommend, Airflow 3. Nothing is written.\n\n"
+        "TARGET           NOW (REQUEST / LIMIT)   PLAN                  REASON\n"
+        "worker/default   512 MiB / 1024 MiB      2048 MiB / 2048 MiB   Recommended\n\n"
+        "worker/default: Memory limit 1024 MiB -> 2048 MiB, request 512 MiB -> 2048 MiB: the policy's minimum"
     )
 
 
@@ -77,7 +90,7 @@ def test_the_page_of_a_worker_says_how_its_slots_came_to_be() -> None:
         "decided": "784 MiB / 1024 MiB",
         "present": "2 for each worker",
         "tasks": "4 running, 30 waiting, of 60.0 s each, for 4 slots in force in 2 workers",
-        "demand": "17 slots for each worker (running + waiting x duration / objective, + 10 %)",
+        "demand": "17 slots for each worker (running + waiting x duration / objective, + 10%)",
         "step": "as said above",
     }.items():
         assert lines_of(told, name) == [f"  {name:<10}{text}"]

@@ -71,7 +71,8 @@ def test_where_parsing_takes_more_than_its_cpu_the_interval_grows_to_what_fits()
     assert (last.target.desired.interval, env(last)) == (120, {INTERVAL: "120"})
     assert last.target.why.startswith(
         "Parsing interval as configured (every 30 s) -> 120 s for Deployment/airflow-dag-processor: 40 DAG files are "
-        "parsed every 30 s (at the latest after 30 s), 2.0 s each; Deployment/airflow-dag-processor takes 2.00 cores"
+        "parsed every 30 s (the oldest parse was 30 s ago), 2.0 s each; Deployment/airflow-dag-processor takes 2.00 "
+        "cores"
     )
     assert "one round costs 60 CPU seconds, which fit 0.5 cores every 120 s." in last.target.why
 
@@ -309,7 +310,7 @@ def test_an_interval_changed_in_the_template_wins() -> None:
     seen = replace(overloaded(interval=200), at=NOW + 5 * SECOND)
     changed = turn(parsing_spec(), seen, last.status)
     assert (changed.reasons, changed.target.tuned) == (["TemplateChanged"], None)
-    assert "(parsing interval not stated -> 200): the new template counts." in changed.target.why
+    assert "(parsing interval not stated -> 200 s): the new template counts." in changed.target.why
 
 
 def test_an_upgrade_of_airflow_keeps_the_interval_under_its_new_name() -> None:

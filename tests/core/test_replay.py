@@ -246,12 +246,28 @@ def test_bytes_that_are_no_text_and_policies_that_are_none_are_told(file: Path, 
     assert (result.exit_code, result.stdout) == (2, "")
     none = tmp_path / "none.yaml"
     result = run("", none)
-    assert (result.exit_code, result.stderr) == (2, f"Error: {none} cannot be read as YAML.\n")
+    assert (result.exit_code, result.stderr) == (2, f"Error: {none} cannot be read: No such file or directory.\n")
     none.write_text(yaml.safe_dump({"kind": "TuningPolicy", "spec": {"mode": "Enforc"}}))
     result = run("", none)
     assert result.exit_code == 2
     assert result.stderr.startswith("Error: The policy cannot be read: spec.mode: ")
     assert CliRunner().invoke(main, ["replay"]).exit_code == 2
+
+
+def test_what_the_api_server_would_refuse_or_drop_of_a_policy_is_told_before_anything_rests_on_it(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "policy.yaml"
+    workers = [{"name": "*", "memory": {"min": "1500Mi", "max": "1Gi"}, "concurrency": {"min": 3, "max": 2}}]
+    written = {"airflow": {}, "workers": workers, "changes": {"releeses": False}}
+    file.write_text(yaml.safe_dump({"kind": "TuningPolicy", "spec": written}))
+    result = run("", file)
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"Error: The policy in {file} would be refused: spec.airflow needs one of release and selector; "
+        "spec.changes has no field releeses; spec.workers.0.concurrency.min is above spec.workers.0.concurrency.max; "
+        "spec.workers.0.memory.min is above spec.workers.0.memory.max.\n",
+    )
 
 
 def test_each_answer_is_there_before_the_next_line_is_asked_for(file: Path) -> None:

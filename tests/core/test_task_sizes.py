@@ -70,7 +70,7 @@ def test_the_request_is_the_usual_and_the_limit_the_largest_with_a_margin() -> N
     found = size(limit=8192, request=4096)
     assert (found.reason, found.before, found.after) == ("Overprovisioned", memory(4096, 8192), memory(416, 800))
     assert found.why == (
-        "100 runs of load of etl within 14 days took at most 640 MiB, nine of ten no more than 400 MiB. Now "
+        "100 runs within 14 days took at most 640 MiB, nine of ten no more than 400 MiB. Now "
         "request 4096 MiB, limit 8192 MiB -> request 416 MiB, limit 800 MiB."
     )
 
@@ -108,7 +108,7 @@ def test_what_rests_on_few_runs_is_lowered_half_the_way_or_not(number: int, limi
 def test_a_raise_does_not_wait_for_more_runs() -> None:
     found = size(runs=1, most=800, usual=800)
     assert (found.reason, found.after) == ("LimitTooSmall", memory(800, 1216))
-    assert found.why.startswith("1 run of load of etl within 14 days took at most 800 MiB")
+    assert found.why.startswith("1 run within 14 days took at most 800 MiB")
 
 
 def test_of_runs_too_short_to_be_seen_the_kernels_own_peak_counts() -> None:
@@ -248,7 +248,7 @@ def test_of_pods_whose_task_is_not_known_nothing_is_said_but_how_many_those_are(
     )
     assert found is not None
     assert (found.fitting, found.unknown) == (1, 999)
-    assert found.told == "0 tasks should have other memory, 1 fit, and of 999 none was seen to run yet."
+    assert found.told == "0 tasks should have other memory, 1 fit, and of 999 no pod was seen yet."
 
 
 def test_tasks_are_known_by_the_pods_that_were_seen_and_by_the_status() -> None:

@@ -99,7 +99,7 @@ class Metrics(Model):
 
 
 class Objectives(Model):
-    """What Airflow should reach; slots and parsing are tuned to it."""
+    """What Airflow should reach; memory, slots and parsing are tuned to it."""
 
     queue_lag_seconds: Annotated[int, Field(ge=5, le=86400)] = 30
     """Seconds a task that could run may wait for a worker's slot."""
@@ -341,7 +341,7 @@ class Spec(Model):
     metrics: Metrics = Metrics()
     """Where its metrics are."""
     objectives: Objectives = Objectives()
-    """What slots and parsing are tuned to."""
+    """What memory, slots and parsing are tuned to."""
     scheduler: Component | None = None
     """Bounds for the scheduler; absent: never touched."""
     dag_processor: DagProcessor | None = None

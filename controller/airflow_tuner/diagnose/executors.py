@@ -1,5 +1,6 @@
 """Where tasks do not run on Celery workers: in the scheduler's container, or in pods of their own."""
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -43,7 +44,7 @@ def waiting_for_a_node(case: Case) -> Iterator[Finding]:
             task_sizes.TARGET,
             f"{counted(len(found), 'pod of a task waits', 'pods of tasks wait')} for a node, the first, "
             f"{short(first.name)} (task {short(first.task)} of {short(first.dag)}), for {waits:.0f} s; the objective "
-            f"is {late.total_seconds():.0f} s. {lag.PODS_PENDING}: {fitted(first.unplaced, 300).rstrip('. ')}. Add "
+            f"is {late.total_seconds():.0f} s. {lag.PODS_PENDING}: {_why(first.unplaced)}. Add "
             "nodes, or let tasks request less.",
             first.created,
         )
@@ -111,3 +112,8 @@ def _advised(case: Case, pod: TaskPod) -> str:
     if size is None or size.after.limit is None or size.after.limit <= (pod.memory.limit or 0):
         return ""
     return f" Recommended for {short(pod.task)} of {short(pod.dag)}: a limit of {readable(size.after.limit)}."
+
+
+def _why(told: str) -> str:
+    """The Kubernetes scheduler's words, without those about pods that it might end for this one."""
+    return fitted(re.split(r"[.,]? (?:no new claims to deallocate|preemption:)", told, maxsplit=1)[0], 300).rstrip(". ")

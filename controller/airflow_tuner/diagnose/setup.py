@@ -25,7 +25,8 @@ def cpu_limit_throttling(case: Case) -> Iterator[Finding]:
         if not held:
             continue
         share, pod = max(held, key=lambda one: (one[0], one[1].name))
-        limit = "CPU limit" if workload.cpu_limit is None else f"CPU limit of {_cores(workload.cpu_limit)}"
+        most = workload.cores_of(pod)
+        limit = "CPU limit" if most is None else f"CPU limit of {_cores(most)}"
         used = "" if pod.usage.cpu is None else f", using {pod.usage.cpu.value:.2f} cores on average"
         yield Finding(
             "CpuLimitThrottling",
