@@ -50,8 +50,9 @@ def text(document: Mapping[str, Any], about: Mapping[str, Any]) -> str:
 
 
 def _shown(values: api.Values) -> str:
-    """The limit, and what of slots and parsing is known."""
+    """The limits, and what of slots and parsing is known."""
     parts = [values.limit or "no limit"]
+    parts += [f"{values.cpu_limit} CPU"] if values.cpu_limit else []
     parts += [f"{values.concurrency} slots"] if values.concurrency else []
     parts += [f"every {values.parsing_interval_seconds} s"] if values.parsing_interval_seconds else []
     parts += [f"{values.parsing_processes} processes"] if values.parsing_processes else []
