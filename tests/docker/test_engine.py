@@ -5,7 +5,6 @@ import os
 import re
 import socket
 from collections.abc import Callable
-from datetime import UTC, datetime, time
 from pathlib import Path
 from time import sleep
 
@@ -86,11 +85,9 @@ def test_a_broker_that_does_not_answer_delays_no_answer_to_a_kill(
         name = start(engine, project, "airflow-worker", program, "--memory=100m")
         running.wait_until(lambda: limit(engine, name) > 100, "the limit to rise", 40)
     (tuned,) = running.events("Tuned")
-    told = re.search(r" at (\d\d:\d\d:\d\d) ", tuned["message"])
+    told = re.search(r"because (\d+) process", tuned["message"])
     assert told is not None
-    at = datetime.fromisoformat(tuned["time"])
-    killed = datetime.combine(at.date(), time.fromisoformat(told[1]), tzinfo=UTC)
-    assert (at - killed).total_seconds() < 5, "the broker is given nine seconds otherwise"
+    assert int(told[1]) <= 2, "one is killed every two seconds, and the broker is given nine otherwise"
 
 
 def test_a_killed_container_is_answered_once_though_the_tuner_was_dead_meanwhile(
