@@ -324,6 +324,9 @@ def _fewer(item: Item, own: Sequence[Kill]) -> Step | None:
     slots = item.slots.slots
     if item.workload.component != "worker" or entry is None or entry.concurrency is None or slots is None:
         return None
+    if item.before.memory.limit is None:
+        # Admission takes slots with memory only; a limit comes first.
+        return None
     full = [
         kill
         for kill in own
@@ -336,7 +339,8 @@ def _fewer(item: Item, own: Sequence[Kill]) -> Step | None:
 
 def _stuck(item: Item, kill: Kill) -> bool:
     """Its pod cannot have more where it runs, though others may."""
-    return (kill.limit or 0) >= item.rooms.get(kill.pod.name, item.bounds.max + 1)
+    most = item.rooms.get(kill.pod.name)
+    return most is not None and (kill.limit or 0) >= most
 
 
 def _given(tuned: api.Tuned | None, workload: Workload, line: str | None) -> Values:

@@ -95,7 +95,8 @@ class _Choice(NamedTuple):
     """Times the most of the past beyond which it foresees nothing."""
 
     def margined(self, foreseen: float) -> float:
-        return max(foreseen * (1 + self.least), foreseen * (1 + self.share) + self.fixed)
+        low, high = foreseen * (1 + self.least), foreseen * (1 + self.share) + self.fixed
+        return high if high > low else low  # noqa: FURB136 - max would take most of the time
 
 
 Rule = Callable[[list[float], int], list[float]]
@@ -189,8 +190,7 @@ def _month_before(history: History, hour: int) -> float | None:
         then = int(last_month.replace(day=day, hour=at.hour).timestamp()) // 3600
         peak = max((history.at(one) or 0 for one in (then - 1, then, then + 1)), default=0)
         midnight = then - at.hour
-        week = history.peaks[max(0, midnight - WEEK - history.first) : max(0, midnight - history.first)]
-        before = [one for one in week if one is not None]
+        before = [one for one in history.between(midnight - WEEK, midnight) if one is not None]
         if len(before) >= WEEK // 2 and peak > UNUSUAL * max(before):
             found.append(float(peak))
     return max(found, default=None)
@@ -216,7 +216,7 @@ def _chosen(tried: Mapping[str, list[tuple[float, float]]], asked: Sequence[tupl
                 level, drawn = _tail(ordered, hours)
                 furthest = FURTHEST if drawn else 1 + LEAST_MARGIN
                 choice = _Choice(name, level * weight, level * rest, least, furthest)
-                cost = sum(choice.margined(before) for _, before in pairs) / len(pairs)
+                cost = sum([choice.margined(before) for _, before in pairs]) / len(pairs)
                 if cost < best[number][0]:
                     best[number] = cost, choice
     return [choice for _, choice in best]
@@ -273,15 +273,19 @@ def _same_hour(days: int, *, around: bool) -> Rule:
     return _most_of([day * DAY for day in range(1, days + 1)], around=around)
 
 
+def _back(values: list[float], begin: int, hours: int) -> list[float]:
+    """What lies so many hours back from each hour from one on, and from the one after the last."""
+    start = begin - hours
+    found = values[max(0, start) : max(0, len(values) + 1 - hours)]
+    return found if start >= 0 else [NEVER] * (len(values) + 1 - begin - len(found)) + found
+
+
 def _most_of(backs: Sequence[int], *, around: bool) -> Rule:
     """The most of the hours that lie so far back, or around them, and of the hour before."""
 
     def rule(values: list[float], begin: int) -> list[float]:
         looked = _around(values) if around else values
-        return [
-            max([values[i - 1] if i else NEVER, *(looked[i - back] for back in backs if i >= back)])
-            for i in range(begin, len(values) + 1)
-        ]
+        return [*map(max, _back(values, begin, 1), *(_back(looked, begin, back) for back in backs))]
 
     return rule
 
@@ -292,9 +296,11 @@ def _usual_of_hour(days: int) -> Rule:
 
     def rule(values: list[float], begin: int) -> list[float]:
         found = []
-        for i in range(begin, len(values) + 1):
-            past = sorted(one for back in backs if i >= back and (one := values[i - back]) > NEVER)
-            found.append(past[min(len(past) - 1, int(USUAL_QUANTILE * len(past)))] if past else NEVER)
+        for hours in zip(*(_back(values, begin, back) for back in backs), strict=True):
+            past = sorted(hours)
+            unknown = past.count(NEVER)
+            index = unknown + min(days - unknown - 1, int(USUAL_QUANTILE * (days - unknown)))
+            found.append(past[index] if unknown < days else NEVER)
         return found
 
     return rule

@@ -43,12 +43,20 @@ class History:
 
     def week_before(self, hour: int) -> tuple[int, bool]:
         """How many hours of the week before an hour are known, and whether those tell of the whole week."""
-        known = [one for one in range(hour - WEEK, hour) if self.at(one) is not None]
-        return len(known), len(known) >= KNOWN_OF_WEEK and known[0] < hour - WEEK + 12
+        week = self.between(hour - WEEK, hour)
+        known = len(week) - week.count(None)
+        # Also its beginning, where its first day may have been the busiest.
+        return known, known >= KNOWN_OF_WEEK and any(
+            peak is not None for peak in self.between(hour - WEEK, hour - WEEK + 12)
+        )
 
     def at(self, hour: int) -> int | None:
         """The peak of an hour; `None`: not known."""
         return self.peaks[hour - self.first] if self.first <= hour < self.end else None
+
+    def between(self, first: int, end: int) -> tuple[int | None, ...]:
+        """The peaks from an hour on and before another, of those that the history holds."""
+        return self.peaks[max(0, first - self.first) : max(0, end - self.first)]
 
     def noted(self, hour: int, peak: int) -> "History":
         """With this peak seen in an hour: the larger counts. An hour before the last is not changed any more."""

@@ -32,10 +32,10 @@ SPARE = 30 * MEBIBYTE
 WORTH = 0.02
 """Share of the present limit below which a raise is not worth a change."""
 
-WORTH_RESERVING = 0.05
+WORTH_RESERVING = 0.1
 """The same of a request: nobody is killed for what it lacks."""
 
-LOWER = 0.88
+LOWER = 0.85
 """Share of the present value from which a decrease is worth a change."""
 
 AFTER_KILL = timedelta(hours=6)
@@ -188,8 +188,8 @@ def _above_the_day(subject: Subject, target: Memory, history: History) -> Memory
     """What is lowered stays above the most of the last day, also of pods that are gone: no rule may miss that."""
     hour = hour_of(subject.seen.at)
     told = [pod.usage.anonymous_day.value for pod in subject.workload.living if pod.usage.anonymous_day is not None]
-    told += [float((history.at(one) or 0) * MEBIBYTE) for one in range(hour - DAY, hour + 1)]
-    most = quantity.rounded(PRESENT * max(told)) + SPARE
+    told += [float(peak * MEBIBYTE) for peak in history.between(hour - DAY, hour + 1) if peak is not None]
+    most = quantity.rounded(PRESENT * max(told, default=0.0)) + SPARE
     limit = max(target.limit or 0, min(most, subject.before.memory.limit or most))
     return Memory(limit if equal(subject.spec, subject.workload) else target.request, limit)
 

@@ -53,11 +53,10 @@ def in_force(pod: Pod, workload: Workload) -> int | None:
 def live(group: Group) -> bool:
     """Its slots can be set both ways while all its workers run, of which nothing else changes the number."""
     told = [pod.slots for pod in group.pods]
-    asked = group.spec.celery is not None and group.seen.broker is not None
     alone = group.spec.mode is api.Mode.ENFORCE and not any(
         item.kind != VERTICAL for item in group.seen.autoscalers_of(group.workload)
     )
-    return alone and asked and all(slots is None or slots.autoscaled for slots in told)
+    return alone and group.seen.broker is not None and all(slots is None or slots.autoscaled for slots in told)
 
 
 def waits(group: Group) -> str:

@@ -151,7 +151,7 @@ def test_for_a_day_after_the_user_has_changed_the_template_they_stay() -> None:
     ("policy", "fields"),
     [
         (slots_spec(high=32, mode="Recommend"), {}),
-        (slots_spec(high=32, celery=None), {"broker": None}),
+        (slots_spec(high=32), {"broker": None}),
         (slots_spec(high=32), {"autoscalers": (Autoscaler("ScaledObject", "keda", "StatefulSet/airflow-worker"),)}),
     ],
 )

@@ -212,6 +212,14 @@ def test_limit_ranges_are_read_as_the_api_server_has_them() -> None:
     )
 
 
+def test_slots_are_not_taken_where_there_is_no_limit_as_admission_takes_both_or_none() -> None:
+    born = celery(4, request=1024, limit=8192, deaths=1, death=Death(1, NOW), node="a")
+    bare = replace(born, template=memory(1024, None), requests={"memory": "1Gi"}, limits={})
+    for has in (Room(), on(node("a", 8192))):
+        last = turn(slots_spec(), observed(bare, broker="", room=has))
+        assert (last.reasons, last.limit) == (["OutOfMemory"], 4096)
+
+
 # Nodes
 
 

@@ -58,7 +58,7 @@ QUOTAS = (None, (LIMITS, 3000), (LIMITS, 6000), (LIMITS, 20_000), (REQUESTS, 400
 RANGES = ((), (Range("sizes", "Container", most=1800 * MI),), (Range("sizes", "Container", ratio=2.0),))
 NODES = (None, (2000, 500), (4000, 500), (8000, 0), (16_000, 12_000))
 """Of two nodes, in MiB: what pods may request on each, and what others do."""
-OF_THE_USER = {"TemplateChanged", "BoundsChanged", "Recommended", "Released", "PodsRefused"}
+OF_THE_USER = {"TemplateChanged", "BoundsChanged", "BelowMinimum", "Recommended", "Released", "PodsRefused"}
 """Changes that are no decision about what was seen, and may turn at once."""
 FREE = {"OutOfMemory", "MemoryBound"}
 """Answers to kills: no cooldown holds them."""
@@ -362,8 +362,8 @@ class _Life(RuleBasedStateMachine):
             for target in self.status.targets:
                 memory = from_api(target.recommended).memory
                 seen.append((memory.limit or 0, memory.request or 0, target.recommended.concurrency or 0))
-        # A request follows the day, which goes up and down once.
-        for knob, most in zip(zip(*seen, strict=True), (1, hours + 1, 1), strict=False):
+        # Memory follows the day, which goes up and down once.
+        for knob, most in zip(zip(*seen, strict=True), (hours + 1, hours + 1, 1), strict=False):
             moves = [later > now for now, later in pairwise(knob) if now != later]
             assert sum(one != other for one, other in pairwise(moves)) <= most, seen
 
@@ -493,7 +493,8 @@ class _Life(RuleBasedStateMachine):
         entry = next((item for item in before.targets if item.name == change.target), None)
         known = from_api(entry.recommended).memory if entry is not None else Memory()
         template = whole(self.workload().template)
-        settled = max(size or 0 for memory in (old, known, template) for size in (memory.limit, memory.request))
+        held = [container.pod.memory for container in self.containers.values()]
+        settled = max(size or 0 for memory in (old, known, template, *held) for size in (memory.limit, memory.request))
         if change.reason in OF_THE_USER or new.limit is None or new.limit <= settled:
             return
         pods = max(1, len(self.containers))
@@ -563,7 +564,7 @@ class _Life(RuleBasedStateMachine):
         waiting, self.waiting = self.waiting, 0
         self.busy_day = 16
         after = self.take_turn()
-        for later in ("BoundsChanged", "MemoryForecast"):
+        for later in ("BoundsChanged", "MemoryForecast", "PodsRefused"):
             # Other bounds for slots, and what is foreseen under another template, gave way to something more urgent.
             if [change.reason for change in after.decision.changes] == [later]:
                 self.status = after.status
