@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import yaml
 
-from airflow_tuner import crd, reference
+from airflow_tuner import crd, docker_options, reference
 from airflow_tuner.budget import PER_HOUR
 from airflow_tuner.errors import Misconfigured, TunerError
 from airflow_tuner.sentence import counted
@@ -24,7 +24,6 @@ from airflow_tuner.settings import Settings, read_apis, read_sources, source_at
 if TYPE_CHECKING:
     from airflow_tuner.chronicle import Chronicle
     from airflow_tuner.reconcile import Look
-    from airflow_tuner.standalone import Place
 
 NO_SOURCE = "No metrics source is asked: name one with --prometheus URL (of a port-forward, say) or --sources FILE."
 
@@ -41,66 +40,8 @@ def main() -> None:
     """Keep Apache Airflow out of memory trouble, within the bounds of one TuningPolicy."""
 
 
-def _of_docker(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that only a Docker engine needs."""
-    options = (
-        click.option(
-            "--backend",
-            type=click.Choice(["kubernetes", "docker"]),
-            default="kubernetes",
-            show_default=True,
-            help="What Airflow runs on.",
-        ),
-        click.option(
-            "--docker-host",
-            envvar="DOCKER_HOST",
-            default="unix:///var/run/docker.sock",
-            show_default=True,
-            help="Docker: the engine's address.",
-        ),
-        click.option(
-            "--state",
-            type=click.Path(path_type=Path, dir_okay=False),
-            help="Docker: the state file; else ~/.local/state/airflow-tuner/docker.sqlite.",
-        ),
-        click.option(
-            "--broker-url-file",
-            type=click.Path(path_type=Path, dir_okay=False),
-            help="Docker: file with the URL of the Celery broker.",
-        ),
-    )
-    return _with(options, command)
-
-
-def _with(options: Sequence[Callable[..., Any]], command: Callable[..., None]) -> Callable[..., None]:
-    """The command with these options, which its help shows in their order."""
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def _place(
-    policy: Path | None,
-    sources: Path | None,
-    prometheus: str | None,
-    docker_host: str,
-    state: Path | None,
-    broker_url_file: Path | None,
-    override_file: Path | None = None,
-) -> "Place":
-    from airflow_tuner import standalone, store
-
-    if policy is None:
-        msg = "name the file with the TuningPolicy"
-        raise click.UsageError(msg)
-    known = read_sources(sources) if sources else {}
-    if prometheus:
-        known["default"] = source_at(prometheus)
-    return standalone.Place(policy, docker_host, state or store.default_file(), known, broker_url_file, override_file)
-
-
 @main.command()
-@_of_docker
+@docker_options.added
 @click.option(
     "--policy",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -158,7 +99,7 @@ def run(  # noqa: PLR0913, PLR0917 - one argument per option
 
         standalone.log_to_stderr(log_level)
         try:
-            place = _place(policy, sources, prometheus, **docker)
+            place = docker_options.place(policy, sources, prometheus, **docker)
             asyncio.run(_until_stopped(lambda stop: standalone.run(place, stop)))
         except (TunerError, ValueError) as error:
             raise click.ClickException(str(error)) from error
@@ -219,7 +160,7 @@ def _of_a_policy(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--prometheus", help="URL of the metrics source `default`, e.g. of a port-forward."),
         click.option("--no-broker", is_flag=True, help="Do not ask the workers over the Celery broker."),
     )
-    return _with(options, _of_docker(command))
+    return docker_options.in_order(options, docker_options.added(command))
 
 
 def _looked(  # noqa: PLR0913, PLR0917 - one argument per option
@@ -239,10 +180,9 @@ def _looked(  # noqa: PLR0913, PLR0917 - one argument per option
         if backend == "docker":
             from airflow_tuner import standalone
 
-            broker = None if no_broker else docker.pop("broker_url_file")
-            return asyncio.run(
-                standalone.look_once(_place(file, sources, prometheus, **docker | {"broker_url_file": broker}))
-            )
+            if no_broker:
+                docker["broker_url_file"] = None
+            return asyncio.run(standalone.look_once(docker_options.place(file, sources, prometheus, **docker)))
         known = read_sources(sources) if sources else {}
         if prometheus:
             known["default"] = source_at(prometheus)

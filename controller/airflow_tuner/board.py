@@ -20,7 +20,9 @@ def text(document: Mapping[str, Any], about: Mapping[str, Any]) -> str:
         raise Misconfigured("The status in the state file cannot be read: another version has written it.") from error
     paused = ", paused" if about.get("paused") else ""
     line = f"Airflow {told.airflow_version}" if told.airflow_version else "Airflow of unknown version"
-    parts = [f"{line}, policy {about.get('name', '')}, mode {about.get('mode', 'unknown')}{paused}: {told.summary}."]
+    mode = f"{about.get('mode', 'unknown')}{paused}"
+    looked = f" Last looked at {_moment(about['looked'])}." if "looked" in about else ""
+    parts = [explain.wrapped(f"{line}, policy {about.get('name', '')}, mode {mode}: {told.summary}.{looked}")]
     rows = [("TARGET", "CONTAINERS", "IN FORCE", "DECIDED", "PEAK")]
     rows += [
         (item.name, f"{item.pods}", _shown(item.running), _shown(item.recommended), item.peak or "unknown")
@@ -50,8 +52,9 @@ def text(document: Mapping[str, Any], about: Mapping[str, Any]) -> str:
 
 
 def _shown(values: api.Values) -> str:
-    """The limit, and what of slots and parsing is known."""
+    """The limits, and what of slots and parsing is known."""
     parts = [values.limit or "no limit"]
+    parts += [f"{values.cpu_limit} CPU"] if values.cpu_limit else []
     parts += [f"{values.concurrency} slots"] if values.concurrency else []
     parts += [f"every {values.parsing_interval_seconds} s"] if values.parsing_interval_seconds else []
     parts += [f"{values.parsing_processes} processes"] if values.parsing_processes else []
@@ -59,4 +62,4 @@ def _shown(values: api.Values) -> str:
 
 
 def _moment(time: str) -> str:
-    return f"{datetime.fromisoformat(time):%Y-%m-%d %H:%M:%S}"
+    return f"{datetime.fromisoformat(time):%Y-%m-%d %H:%M:%S %Z}"

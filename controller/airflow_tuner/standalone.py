@@ -180,8 +180,12 @@ class Turns:
         """Sample memory and CPU between the turns."""
         while True:
             await asyncio.sleep(SAMPLED)
-            with suppress(TunerError):
+            try:
                 await self.project.sample(datetime.now(UTC))
+            except TunerError as error:
+                log.debug("%s", error)
+            except Exception:
+                log.exception("a sample failed")
 
     async def listen(self) -> None:
         """Wake the turns when something is killed, ends or starts."""
@@ -199,6 +203,8 @@ class Turns:
                             break
             except TunerError as error:
                 log.debug("%s", error)
+            except Exception:
+                log.exception("an event could not be read")
             await asyncio.sleep(AGAIN if self.spec is not None else GATHERED)
 
     async def _attempt(self) -> timedelta:
@@ -221,7 +227,8 @@ class Turns:
         self.told = str(error)
         prior = self._prior()
         new = status.failed(prior, type(error).__name__, str(error), prior.observed_generation, datetime.now(UTC))
-        self.project.store.write(**{STATUS: status.as_written(new)})
+        with suppress(TunerError):
+            self.project.store.write(**{STATUS: status.as_written(new)})
         return delay
 
     def _prior(self) -> api.Status:
@@ -330,7 +337,12 @@ class Turns:
             **{
                 STATUS: status.as_written(told.status),
                 MEMORY: remembered.model_dump(by_alias=True, exclude_none=True, exclude_defaults=True, mode="json"),
-                POLICY: {"name": told.policy, "mode": str(told.spec.mode), "paused": told.paused},
+                POLICY: {
+                    "name": told.policy,
+                    "mode": str(told.spec.mode),
+                    "paused": told.paused,
+                    "looked": now.isoformat(timespec="seconds"),
+                },
             }
         )
 

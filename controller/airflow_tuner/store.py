@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from airflow_tuner.compose import Baseline, Known, read_baseline
-from airflow_tuner.errors import Misconfigured
+from airflow_tuner.errors import Misconfigured, Unavailable
 from airflow_tuner.gauges import Row
 
 FILE = "docker.sqlite"
@@ -70,9 +70,16 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self._base.close()
 
+    def _do(self, sql: str, values: Iterable[object] = ()) -> sqlite3.Cursor:
+        """One statement; `Unavailable` where the file is locked, or its disk is full."""
+        try:
+            return self._base.execute(sql, tuple(values))
+        except sqlite3.Error as error:
+            raise Unavailable(f"The state file cannot be used: {error}.") from error
+
     def document(self, name: str) -> Object:
         """A document; empty where there is none."""
-        found = self._base.execute("select body from documents where name = ?", (name,)).fetchone()
+        found = self._do("select body from documents where name = ?", (name,)).fetchone()
         told = json.loads(found[0]) if found else {}
         return told if isinstance(told, dict) else {}
 
@@ -81,58 +88,60 @@ class Store:
         changed = [(name, json.dumps(body)) for name, body in documents.items() if body != self.document(name)]
         if changed:
             with self._whole():
-                self._base.executemany("insert or replace into documents values (?, ?)", changed)
+                for pair in changed:
+                    self._do("insert or replace into documents values (?, ?)", pair)
 
     @contextmanager
     def _whole(self) -> Iterator[None]:
-        self._base.execute("begin immediate")
+        self._do("begin immediate")
         try:
             yield
         except BaseException:
-            self._base.execute("rollback")
+            self._do("rollback")
             raise
-        self._base.execute("commit")
+        self._do("commit")
 
     def keep(self, rows: Iterable[Row]) -> None:
         """Keep what minutes took, and forget the oldest."""
         told = [(row.container, row.minute, row.anonymous, row.working_set, row.cpu) for row in rows]
         if told:
             with self._whole():
-                self._base.executemany("insert or replace into minutes values (?, ?, ?, ?, ?)", told)
-                self._base.execute("delete from minutes where minute < ?", (max(row[1] for row in told) - KEPT,))
+                for row in told:
+                    self._do("insert or replace into minutes values (?, ?, ?, ?, ?)", row)
+                self._do("delete from minutes where minute < ?", (max(row[1] for row in told) - KEPT,))
 
     def minutes(self, container: str) -> list[Row]:
         """What is kept of a container between two starts, the oldest first."""
-        found = self._base.execute("select * from minutes where container = ? order by minute", (container,))
+        found = self._do("select * from minutes where container = ? order by minute", (container,))
         return [Row(*row) for row in found]
 
     def killed(self, container: str, at: float, *, whole: bool) -> None:
         """Something was killed for memory: the container itself, or a process in it. Told twice, it counts once."""
-        self._base.execute("insert or ignore into kills values (?, ?, ?)", (container, at, whole))
-        self._base.execute("delete from kills where at < ?", (at - KILLS * 86400,))
+        self._do("insert or ignore into kills values (?, ?, ?)", (container, at, whole))
+        self._do("delete from kills where at < ?", (at - KILLS * 86400,))
 
     def kills(self, *, whole: bool) -> dict[str, tuple[datetime, ...]]:
         """When, by container."""
         found: dict[str, list[datetime]] = {}
-        for container, at in self._base.execute("select container, at from kills where whole = ?", (whole,)):
+        for container, at in self._do("select container, at from kills where whole = ?", (whole,)):
             found.setdefault(container, []).append(datetime.fromtimestamp(at, UTC))
         return {container: tuple(sorted(times)) for container, times in found.items()}
 
     def give(self, container: str, size: int) -> None:
         """Remember the limit that a container is given."""
-        self._base.execute("insert or replace into given values (?, ?)", (container, size))
+        self._do("insert or replace into given values (?, ?)", (container, size))
 
     def take_back(self, container: str) -> None:
         """Forget it: it was refused."""
-        self._base.execute("delete from given where container = ?", (container,))
+        self._do("delete from given where container = ?", (container,))
 
     def define(self, key: tuple[str, str], told: Baseline) -> None:
         """Remember what a definition says, where that is not known."""
-        self._base.execute("insert or ignore into baselines values (?, ?, ?)", (*key, told.written))
+        self._do("insert or ignore into baselines values (?, ?, ?)", (*key, told.written))
 
     def known(self) -> Known:
         """What is remembered of containers."""
-        told = self._base.execute("select service, hash, body from baselines")
+        told = self._do("select service, hash, body from baselines")
         baselines = {(service, key): base for service, key, body in told if (base := read_baseline(body)) is not None}
-        given = dict(self._base.execute("select container, bytes from given"))
+        given = dict(self._do("select container, bytes from given"))
         return Known(baselines, given, self.kills(whole=True))

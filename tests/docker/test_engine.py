@@ -5,15 +5,19 @@ import os
 import re
 import socket
 from collections.abc import Callable
-from datetime import UTC, datetime, time
 from pathlib import Path
 from time import sleep
 
 import pytest
 
+from airflow_tuner import api, compose
 from airflow_tuner.engine import Engine
 from airflow_tuner.errors import Misconfigured
+from airflow_tuner.model import Decision, TargetDecision, Values
+from airflow_tuner.project import Project
+from airflow_tuner.store import Store
 from testbed.docker_engine import IMAGE, DockerEngine, mounts
+from testbed.docker_recreation import decided
 from testbed.docker_tuner import DockerTuner
 
 MI = 2**20
@@ -81,11 +85,9 @@ def test_a_broker_that_does_not_answer_delays_no_answer_to_a_kill(
         name = start(engine, project, "airflow-worker", program, "--memory=100m")
         running.wait_until(lambda: limit(engine, name) > 100, "the limit to rise", 40)
     (tuned,) = running.events("Tuned")
-    told = re.search(r" at (\d\d:\d\d:\d\d) ", tuned["message"])
+    told = re.search(r"because (\d+) process", tuned["message"])
     assert told is not None
-    at = datetime.fromisoformat(tuned["time"])
-    killed = datetime.combine(at.date(), time.fromisoformat(told[1]), tzinfo=UTC)
-    assert (at - killed).total_seconds() < 5, "the broker is given nine seconds otherwise"
+    assert int(told[1]) <= 2, "one is killed every two seconds, and the broker is given nine otherwise"
 
 
 def test_a_killed_container_is_answered_once_though_the_tuner_was_dead_meanwhile(
@@ -115,6 +117,22 @@ def test_a_container_without_a_limit_gets_its_first_one_while_it_runs(
     running.wait_until(lambda: limit(engine, name) == 512, "the first limit", 30)
     assert [line["reason"] for line in running.events("Tuned")] == ["LimitsMissing"]
     assert engine.inspect(name)["RestartCount"] == 0
+
+
+def test_a_cpu_limit_is_raised_while_the_container_runs(engine: DockerEngine, project: str, tmp_path: Path) -> None:
+    name = start(engine, project, "airflow-scheduler", IDLE, "--memory=100m", "--cpus=0.5")
+
+    async def resize() -> tuple[int, dict[str, str]]:
+        async with Engine(engine.address) as there:
+            with Store(tmp_path / "state") as store:
+                items = await there.containers({compose.PROJECT: project})
+                (workload,) = compose.workloads(items, store.known(), "3")
+                sizes = api.Sizes(memory="100Mi", cpu="700m")
+                target = TargetDecision(workload, "scheduler", Values(), "", tuned=decided(workload, sizes))
+                return await Project(there, store).resize(Decision((target,)))
+
+    assert asyncio.run(resize()) == (1, {})
+    assert engine.inspect(name)["HostConfig"]["NanoCpus"] == 700_000_000
 
 
 def test_mode_recommend_changes_nothing(engine: DockerEngine, project: str, tuner: Tuner) -> None:

@@ -1,13 +1,16 @@
 """The state file of the tuner beside a Docker engine."""
 
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from airflow_tuner import board
+from airflow_tuner import store as store_module
 from airflow_tuner.compose import Baseline
-from airflow_tuner.errors import Misconfigured
+from airflow_tuner.errors import Misconfigured, Unavailable
 from airflow_tuner.gauges import Row
 from airflow_tuner.store import KEPT, Store
 
@@ -61,6 +64,17 @@ def test_a_file_that_is_no_state_is_told(tmp_path: Path) -> None:
         Store.copied(tmp_path / "state")
 
 
+def test_a_file_that_another_process_holds_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "BUSY", 0.1)
+    with Store(tmp_path / "state") as store, closing(sqlite3.connect(tmp_path / "state")) as other:
+        other.execute("begin immediate")
+        with pytest.raises(Unavailable, match="database is locked"):
+            store.write(status={"a": 1})
+        other.rollback()
+        store.write(status={"a": 1})
+        assert store.document("status") == {"a": 1}
+
+
 def test_a_status_is_shown_and_one_of_another_version_is_told() -> None:
     told = board.text(
         {
@@ -80,9 +94,10 @@ def test_a_status_is_shown_and_one_of_another_version_is_told() -> None:
                 }
             ],
         },
-        {"name": "docker/airflow", "mode": "Enforce", "paused": True},
+        {"name": "docker/airflow", "mode": "Enforce", "paused": True, "looked": "2026-11-24T12:00:00+00:00"},
     )
     assert told.startswith("Airflow 3, policy docker/airflow, mode Enforce, paused: 1 of 1 tuned; nothing wrong.")
+    assert "Last looked at 2026-11-24 12:00:00 UTC." in " ".join(told.split())
     assert "worker/default   2            700Mi, 4 slots   1050Mi, 2 slots   unknown" in told
     with pytest.raises(Misconfigured, match="another version has written it"):
         board.text({"targets": "none"}, {})

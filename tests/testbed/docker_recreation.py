@@ -6,11 +6,31 @@ from pathlib import Path
 
 from airflow_tuner import api, compose
 from airflow_tuner.engine import Engine
-from airflow_tuner.model import TargetDecision, Values
+from airflow_tuner.model import TargetDecision, Values, Workload
 from airflow_tuner.recreation import Recreation
 from airflow_tuner.restarts import Waiting
 from airflow_tuner.store import Store
 from testbed.docker_engine import DockerEngine
+
+INTERVAL = api.EnvName.INTERVAL
+
+
+def decided(workload: Workload, sizes: api.Sizes, **variables: str) -> api.Tuned:
+    """A decision for a workload; the variables may have values that no decision has."""
+    return api.Tuned(
+        target=workload.target,
+        component=workload.component,
+        bounds=workload.component,
+        decision=f"{workload.component}-12345678",
+        since=datetime.now(UTC).isoformat(),
+        container=workload.container,
+        workload=workload.label,
+        pod_labels=dict(workload.pod_labels),
+        baseline=api.Baseline(),
+        requests=sizes,
+        limits=sizes,
+        env=[api.EnvVar.model_construct(name=api.EnvName(name), value=value) for name, value in variables.items()],
+    )
 
 
 async def recreated(engine: DockerEngine, project: str, state: Path, value: str, *, until: float = 20) -> str:
@@ -23,20 +43,7 @@ async def recreated(engine: DockerEngine, project: str, state: Path, value: str,
             items = await there.containers({compose.PROJECT: project})
             found = compose.workloads(items, store.known(), "3")
             workload = next(one for one in found if one.component == "dag-processor")
-            tuned = api.Tuned(
-                target=workload.target,
-                component=workload.component,
-                bounds="dagProcessor",
-                decision="dag-processor-12345678",
-                since=datetime.now(UTC).isoformat(),
-                container=workload.container,
-                workload=workload.label,
-                pod_labels=dict(workload.pod_labels),
-                baseline=api.Baseline(),
-                requests=api.Sizes(memory="200Mi"),
-                limits=api.Sizes(memory="200Mi"),
-                env=[api.EnvVar.model_construct(name=api.EnvName.INTERVAL, value=value)],
-            )
+            tuned = decided(workload, api.Sizes(memory="200Mi"), **{INTERVAL: value})
             target = TargetDecision(workload, "dagProcessor", Values(), "", tuned=tuned)
             recreation = Recreation(there, store)
             why = await recreation.begin(Waiting(target, workload.pods[0], "an interval"), datetime.now(UTC))
