@@ -183,7 +183,8 @@ def _late(group: Group, facts: Assessment, found: Flow, tasks: Tasks) -> Assessm
     other = _other_cause(group, found, tasks)
     if other is not None or carried is None:
         cause, told = other or ("", "")
-        return replace(facts, cause=cause, told=told)
+        back = _back(group, carried, tasks) if carried is not None else None
+        return replace(facts, cause=cause, told=told, step=back)
     # Fewer than the policy's minimum would be refused at admission.
     wanted = min(max(found.demand, group.limits.min), group.limits.max)
     most, parallel = room(group, carried), parallelism(group, found, tasks)
@@ -195,6 +196,20 @@ def _late(group: Group, facts: Assessment, found: Flow, tasks: Tasks) -> Assessm
     hold = waits(group)
     step = None if hold else _more(group, found, tasks, carried, reached, most)
     return replace(facts, cause="SlotsExhausted", told=told, hold=hold, step=step)
+
+
+def _back(group: Group, carried: Footprint, tasks: Tasks) -> Step | None:
+    """While a DAG runs away the slots that the template states are there again: fewer would hold up all other tasks."""
+    wild, slots, stated = runaway.found(tasks), group.slots, group.workload.stated.concurrency or 0
+    after = min(stated, group.limits.max, room(group, carried))
+    if wild is None or after <= slots or after < group.limits.min or group.before.memory.limit is None or waits(group):
+        return None
+    memory = carrying(group, carried, after)
+    why = (
+        f"Slots {slots} -> {after}{raised(group, memory)} {group.of}, as its template states: {wild.told} Fewer would "
+        "let it hold up all others."
+    )
+    return Step(replace(group.before, memory=memory, concurrency=after), "SlotsReturned", why)
 
 
 def _other_cause(group: Group, found: Flow, tasks: Tasks) -> tuple[str, str] | None:

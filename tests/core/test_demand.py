@@ -13,6 +13,7 @@ from airflow_tuner.autoscaler import Autoscaler
 from airflow_tuner.concurrency import Assessment
 from airflow_tuner.history import History, hour_of, of_tasks
 from airflow_tuner.model import MetricsState, Observation, Pod, Values
+from airflow_tuner.telemetry import Pace
 from core.worlds import MI, NOW, Turn, airflow, applied, observed, pod, slots, slots_spec, tasks, turn, usage, worker
 
 HOUR = hour_of(NOW)
@@ -196,3 +197,16 @@ def test_whatever_was_foreseen_no_fewer_slots_than_tasks_run(
     assert 2 * after >= min(running, 2 * number_of)
     assert turn(policy, applied(last), last.status).reasons in ([], ["MemoryReleased"])
     assert (last.target.desired.memory.limit or 0) >= 4096 * MI
+
+
+def test_while_a_dag_runs_away_the_slots_that_the_template_states_are_there_again() -> None:
+    wild = tasks(30, 10, duration=12.0, paces=(Pace("loops", 4200, 120),), pace=4200)
+    seen = looked(16, 10, airflow=airflow(wild))
+    group = replace(seen.workloads[0], pods=workers(5, 5))
+    first = turn(slots_spec(high=32), looked(16, 2))
+    assert number(first) == 5
+    last = turn(slots_spec(high=32), at(replace(seen, workloads=(group,)), 40), first.status)
+    assert (last.reasons, number(last)) == (["SlotsReturned"], 16)
+    assert "as its template states: 4200 tasks of the DAG loops" in last.target.why
+    full = replace(group, pods=workers(16, 16))
+    assert turn(slots_spec(high=32), at(replace(seen, workloads=(full,)), 42), last.status).reasons == []

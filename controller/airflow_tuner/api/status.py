@@ -239,8 +239,8 @@ class Change(Model):
     """What was changed."""
     reason: Annotated[str, Field(max_length=64)]
     """OutOfMemory, NodeMemoryPressure, BelowMinimum, LimitsMissing, MemoryForecast, MemoryReleased, CpuThrottled,
-    CpuUsed, CpuReleased, SlotsExhausted, SlotsForecast, SlotsReleased, SlotsIdle, MemoryBound, ParsingOverloaded,
-    DagsStale, Recommended, BoundsChanged, TemplateChanged, PodsRefused or Released."""
+    CpuUsed, CpuReleased, SlotsExhausted, SlotsReturned, SlotsForecast, SlotsReleased, SlotsIdle, MemoryBound,
+    ParsingOverloaded, DagsStale, Recommended, BoundsChanged, TemplateChanged, PodsRefused or Released."""
     from_: Annotated[Values, Field(alias="from")]
     """Values before."""
     to: Values
