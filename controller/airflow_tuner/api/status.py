@@ -240,7 +240,7 @@ class Change(Model):
     reason: Annotated[str, Field(max_length=64)]
     """OutOfMemory, NodeMemoryPressure, BelowMinimum, LimitsMissing, MemoryForecast, MemoryReleased, CpuThrottled,
     CpuUsed, CpuReleased, SlotsExhausted, SlotsReturned, SlotsForecast, SlotsReleased, SlotsIdle, MemoryBound,
-    ParsingOverloaded, DagsStale, Recommended, BoundsChanged, TemplateChanged, PodsRefused or Released."""
+    ParsingOverloaded, DagsStale, ParsingEager, Recommended, BoundsChanged, TemplateChanged, PodsRefused or Released."""
     from_: Annotated[Values, Field(alias="from")]
     """Values before."""
     to: Values
