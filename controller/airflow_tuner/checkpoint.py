@@ -70,7 +70,7 @@ def _outgrown(workload: Workload, memory: api.Remembered) -> bool:
     known = from_api(entry.recommended)
     limit, request = known.memory.limit or 0, known.cpu.request
     return any(
-        (pod.memory.limit or 0) > limit or (request is not None and (pod.cpu.request or 0) > request)
+        ((pod.decision or pod.resized) and (pod.memory.limit or 0) > limit)
+        or ((pod.decision or pod.resized_cpu) and request is not None and (pod.cpu.request or 0) > request)
         for pod in workload.living
-        if pod.decision or pod.resized
     )

@@ -243,6 +243,7 @@ def _pod(item: Object, known: Known) -> Pod:
         ending=state.get("Status") in {"exited", "dead", "removing"},
         decision=_labels(item).get(DECISION),
         resized=given is not None,
+        resized_cpu=given is not None,
         foreign=given is not None and limit != given,
         environment=_ours(item),
         ready=runs and (state.get("Health") or {}).get("Status", "healthy") in {"healthy", "none"},

@@ -64,6 +64,7 @@ class _Own:
     """Processes of its container that were killed, when it was looked at last."""
     decision: str | None = None
     resized: bool = False
+    resized_cpu: bool = False
     offset: int = 0
     """Deaths that would have been, without those that are not shown."""
     death: Death | None = None
@@ -118,7 +119,7 @@ class Counterfactual:
                     own.memory, own.resized = wanted, True
                 cpu = status.resized_cpu(target, pod)
                 if cpu is not None and cpu != own.cpu:
-                    own.cpu, own.resized = cpu, True
+                    own.cpu, own.resized_cpu = cpu, True
                 slots = target.desired.concurrency
                 if self.live and target.tuned is not None and target.slots_decided and slots is not None:
                     told = {str(api.EnvName.CONCURRENCY): f"{slots}", str(api.EnvName.AUTOSCALE): f"{slots},{slots}"}
@@ -132,7 +133,7 @@ class Counterfactual:
         own = self._pods.get(pod.uid)
         if own is not None and own.recorded != (pod.memory, pod.cpu):
             own.recorded = own.memory, own.cpu = pod.memory, pod.cpu
-            own.decision, own.resized = None, False
+            own.decision, own.resized, own.resized_cpu = None, False, False
         if own is not None:
             return own
         own = self._pods[pod.uid] = _Own((pod.memory, pod.cpu), pod.memory, pod.cpu, pod.environment, pod.container_id)
@@ -251,6 +252,7 @@ def _pod(pod: Pod, own: _Own, at: datetime) -> Pod:
         environment=own.environment,
         decision=own.decision,
         resized=own.resized,
+        resized_cpu=own.resized_cpu,
         deaths=max(0, pod.deaths + own.offset),
         death=own.death,
         usage=_usage(pod.usage, own.hidden, at),

@@ -283,17 +283,15 @@ def _pod(pod: Object, container: str) -> Pod:
         guaranteed=status.get("qosClass") == "Guaranteed",
         ending="deletionTimestamp" in metadata or status.get("phase") in {"Succeeded", "Failed"},
         decision=(metadata.get("annotations") or {}).get(DECISION),
-        resized=any(
-            entry.get("manager") == FIELD_MANAGER and entry.get("subresource") == "resize"
-            for entry in metadata.get("managedFields") or []
-        ),
-        foreign=_foreign(metadata, container, "f:memory"),
+        resized=_resized(metadata, container, "f:memory", ours=True),
+        foreign=_resized(metadata, container, "f:memory", ours=False),
         restarts_on_resize=_restarts(spec, "memory"),
         cpu=_cpu(*_born(spec.get("resources") or {})),
         running_cpu=_cpu(*_born(in_force))
         if in_force is not None and "running" in (state.get("state") or {})
         else None,
-        foreign_cpu=_foreign(metadata, container, "f:cpu"),
+        resized_cpu=_resized(metadata, container, "f:cpu", ours=True),
+        foreign_cpu=_resized(metadata, container, "f:cpu", ours=False),
         restarts_for_cpu=_restarts(spec, "cpu"),
         environment={key: value for key, value in _environment(spec)[0].items() if key in environment.NAMES},
         ready=_ready(status),
@@ -304,10 +302,10 @@ def _pod(pod: Object, container: str) -> Pod:
     )
 
 
-def _foreign(metadata: Object, container: str, resource: str) -> bool:
-    """Somebody else's hand is on the container's resource: who writes a field last owns it."""
+def _resized(metadata: Object, container: str, resource: str, *, ours: bool) -> bool:
+    """Our hand, or somebody else's, is on the container's resource: who writes a field last owns it."""
     for entry in metadata.get("managedFields") or []:
-        if entry.get("subresource") == "resize" and entry.get("manager") != FIELD_MANAGER:
+        if entry.get("subresource") == "resize" and (entry.get("manager") == FIELD_MANAGER) is ours:
             containers = ((entry.get("fieldsV1") or {}).get("f:spec") or {}).get("f:containers") or {}
             owned = (containers.get(f'k:{{"name":"{container}"}}') or {}).get("f:resources") or {}
             if any(resource in (owned.get(kind) or {}) for kind in ("f:limits", "f:requests")):

@@ -171,7 +171,7 @@ class Pod:
     decision: str | None = None
     """The decision that shaped it at birth, from its annotation."""
     resized: bool = False
-    """We have resized it in place before."""
+    """We have resized its container's memory in place before."""
     foreign: bool = False
     """Somebody else has resized its container's memory in place since."""
     restarts_on_resize: bool = False
@@ -180,6 +180,8 @@ class Pod:
     """What its spec asks for the container."""
     running_cpu: Cpu | None = None
     """What is in force for the container; `None` while it does not run."""
+    resized_cpu: bool = False
+    """We have resized its container's CPU in place before: that makes its memory no matter of ours."""
     foreign_cpu: bool = False
     """Somebody else has resized its container's CPU in place since."""
     restarts_for_cpu: bool = False

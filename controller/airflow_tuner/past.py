@@ -100,14 +100,15 @@ def adopted(past: Past, workload: Workload, line: str | None) -> Past:
 
     Kills that such pods show were answered by what they have.
     """
-    shaped = tuple(pod for pod in workload.pods if pod.decision or pod.resized)
+    shaped = tuple(pod for pod in workload.pods if pod.decision or pod.resized or pod.resized_cpu)
+    sized = [pod.memory for pod in shaped if pod.decision or pod.resized]
     template = replace(workload.values, memory=whole(workload.template))
     if not shaped:
         return replace(past, desired=template)
-    request = largest(workload.template.request, *(pod.memory.request for pod in shaped))
+    request = largest(workload.template.request, *(one.request for one in sized))
     # A template without a limit may ask for more than the limit that pods were given.
-    limit = largest(workload.template.limit, *(pod.memory.limit for pod in shaped), request)
-    memory = Memory(request, limit if any(pod.memory.limit for pod in shaped) else workload.template.limit)
+    limit = largest(workload.template.limit, *(one.limit for one in sized), request)
+    memory = Memory(request, limit if any(one.limit for one in sized) else workload.template.limit)
     newest = max((pod for pod in shaped if pod.decision), key=lambda pod: pod.created, default=None)
     born = environment.stated(workload.component, newest.environment if newest else {}, line)
     desired = Values(
@@ -123,11 +124,11 @@ def adopted(past: Past, workload: Workload, line: str | None) -> Past:
 
 
 def _adopted_cpu(workload: Workload, shaped: Sequence[Pod]) -> Cpu:
-    template = workload.stated.cpu
-    request = largest(template.request, *(pod.cpu.request for pod in shaped))
+    template, given = workload.stated.cpu, [pod.cpu for pod in shaped if pod.decision or pod.resized_cpu]
+    request = largest(template.request, *(one.request for one in given))
     if template.limit is None:
         return Cpu(request, None)
-    return Cpu(request, largest(template.limit, *(pod.cpu.limit for pod in shaped), request))
+    return Cpu(request, largest(template.limit, *(one.limit for one in given), request))
 
 
 def of_cpu(past: Past, workload: Workload, *, named: bool) -> tuple[Past, Workload]:

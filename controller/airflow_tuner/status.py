@@ -207,7 +207,7 @@ def resized_cpu(target: TargetDecision, pod: Pod) -> Cpu | None:
         return None
     # The first request of a pod that has none of anything would give it another QoS class.
     bare = pod.cpu.request is None and pod.memory.request is None
-    if bare or not (pod.decision or pod.resized or pod.cpu == workload.stated.cpu):
+    if bare or not (pod.decision or pod.resized_cpu or pod.cpu == workload.stated.cpu):
         return None
     limit = None if pod.cpu.limit is None else max(pod.cpu.limit, desired.limit or 0)
     request = max(desired.request, pod.cpu.request or 0) if pod.foreign_cpu else desired.request

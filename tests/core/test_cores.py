@@ -284,7 +284,7 @@ def test_a_smaller_request_that_was_only_recommended_is_decided_anew_on_evidence
 def test_a_checkpoint_that_is_older_than_the_pods_cpu_is_not_believed() -> None:
     first = turn(policy(), seen(used=week(700)))
     memory_ = checkpoint.remembered(first.status, "uid")
-    larger = using(cpu=Cpu(900, None), resized=True)
+    larger = using(cpu=Cpu(900, None), resized_cpu=True)
     for one, known in ((applied(first).workloads[0].pods[0], 1), (larger, 0)):
         recalled = checkpoint.recalled(api.Status(), memory_, "uid", seen(one, of=Cpu(500, None)))
         assert len(recalled.targets) == known
@@ -421,11 +421,11 @@ def test_where_workers_lack_cpu_it_is_said_what_becomes_of_their_limit() -> None
 def test_what_a_container_born_with_other_cpu_has_is_left_alone() -> None:
     last = turn(policy(), seen(used=week(700)))
     assert status.resized_cpu(last.target, using(cpu=Cpu(444, None))) is None
-    assert status.resized_cpu(last.target, using(cpu=Cpu(444, None), resized=True)) == Cpu(770, None)
+    assert status.resized_cpu(last.target, using(cpu=Cpu(444, None), resized_cpu=True)) == Cpu(770, None)
     assert status.resized_cpu(last.target, using(restarts_for_cpu=True)) is None
-    best_effort = using(cpu=Cpu(), request=None, limit=None, resized=True)
+    best_effort = using(cpu=Cpu(), request=None, limit=None, resized_cpu=True)
     assert status.resized_cpu(last.target, best_effort) is None, "its QoS class would change"
-    theirs = using(cpu=Cpu(900, None), resized=True, foreign_cpu=True)
+    theirs = using(cpu=Cpu(900, None), resized_cpu=True, foreign_cpu=True)
     assert status.resized_cpu(last.target, theirs) == Cpu(900, None)
 
 
@@ -599,3 +599,12 @@ def crowded(given_: api.Spec) -> str:
     busy = airflow(tasks(waiting=200, running=8))
     last = turn(given_, observed(of, airflow=busy, broker="", histories={of_cpu(of.target): week(430)}))
     return next(item.message for item in last.findings if item.reason == "QueueLagHigh")
+
+
+def test_a_container_whose_cpu_we_have_resized_keeps_the_memory_that_its_user_gave_it() -> None:
+    own = memory(3000, 3000)
+    last = turn(policy(), seen(using(memory=own, running=own), used=week(700)))
+    assert last.reasons == ["CpuUsed"]
+    (after,) = applied(last).workloads[0].pods
+    assert (after.cpu, after.resized_cpu, after.resized) == (Cpu(770, None), True, False)
+    assert status.resized(last.target, after) is None, "it comes neither from the template nor from us"

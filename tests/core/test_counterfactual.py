@@ -167,7 +167,7 @@ def test_cpu_is_carried_out_too_where_the_policy_names_it() -> None:
     shown = only(told.look(quiet, histories=hours))
     assert shown.cpu == shown.running_cpu
     assert 200 <= (shown.cpu.request or 0) < 500
-    assert shown.resized
+    assert (shown.resized_cpu, shown.resized) == (True, False)
     born = replace(quiet, uid="new", created=NOW + timedelta(minutes=3))
     assert only(told.look(born, histories=hours)).cpu == shown.cpu
     other = replace(quiet, cpu=Cpu(3000, None), running_cpu=Cpu(3000, None))

@@ -296,18 +296,27 @@ def test_a_pod_that_lacks_the_container_has_nothing_set() -> None:
     assert one_pod(container="other").memory == Memory(None, None)
 
 
+def hand(container: str, **resources: str) -> Object:
+    """What a manager owns of a container's resources."""
+    owned: Object = {f"f:{kind}": {f"f:{resource}": {}} for kind, resource in resources.items()}
+    return {"f:spec": {"f:containers": {f'k:{{"name":"{container}"}}': {"f:resources": owned}}}}
+
+
 @pytest.mark.parametrize(
     ("entry", "resized"),
     [
-        ({"manager": "airflow-tuner", "subresource": "resize"}, True),
-        ({"manager": "airflow-tuner", "subresource": "status"}, False),
-        ({"manager": "airflow-tuner"}, False),
-        ({"manager": "kubectl-patch", "subresource": "resize"}, False),
+        ({"manager": "airflow-tuner", "subresource": "resize", "fieldsV1": hand("worker", limits="memory")}, "memory"),
+        ({"manager": "airflow-tuner", "subresource": "resize", "fieldsV1": hand("worker", requests="cpu")}, "cpu"),
+        ({"manager": "airflow-tuner", "subresource": "resize", "fieldsV1": hand("other", limits="memory")}, ""),
+        ({"manager": "airflow-tuner", "subresource": "status"}, ""),
+        ({"manager": "airflow-tuner"}, ""),
+        ({"manager": "kubectl-patch", "subresource": "resize", "fieldsV1": hand("worker", limits="memory")}, ""),
     ],
 )
-def test_a_pod_that_we_resized_shows_it(entry: Object, resized: bool) -> None:
+def test_a_pod_that_we_resized_shows_what_of_it(entry: Object, resized: str) -> None:
     managers = [{"manager": "kube-controller-manager", "operation": "Update"}, entry]
-    assert one_pod(metadata={"managedFields": managers}).resized is resized
+    pod = one_pod(metadata={"managedFields": managers})
+    assert (pod.resized, pod.resized_cpu) == (resized == "memory", resized == "cpu")
 
 
 @pytest.mark.parametrize(

@@ -259,7 +259,15 @@ def _born(pod: Pod, target: TargetDecision, at: datetime) -> Pod:
 def resized(pod: Pod, target: TargetDecision) -> Pod:
     """The pod after a resize in place."""
     values, cpu = status.resized(target, pod) or pod.memory, status.resized_cpu(target, pod) or pod.cpu
-    return replace(pod, memory=values, running=values, cpu=cpu, running_cpu=cpu, resized=True)
+    return replace(
+        pod,
+        memory=values,
+        running=values,
+        resized=pod.resized or values != pod.memory,
+        cpu=cpu,
+        running_cpu=cpu,
+        resized_cpu=pod.resized_cpu or cpu != pod.cpu,
+    )
 
 
 def with_pods(seen: Observation, *pods: Pod, seconds: float = 0) -> Observation:
