@@ -141,6 +141,15 @@ def asked(url: str, names: Sequence[str], seconds: float = QUICK) -> Mapping[str
         broker.close()
 
 
+def queued(url: str, queues: Sequence[str]) -> Mapping[str, int]:
+    """The messages that wait in queues."""
+    broker = Broker(url, SECONDS)
+    try:
+        return asyncio.run(broker.queued(queues))
+    finally:
+        broker.close()
+
+
 def set_slots(url: str, name: str, now: Slots, slots: int, seconds: float = SECONDS) -> None:
     """Set one worker's slots."""
     broker = Broker(url, seconds)
@@ -226,11 +235,15 @@ def at_two(worker: Worker) -> Worker:
 
 def test_a_worker_says_its_slots_its_queues_and_what_it_runs(running: Running, worker: Worker) -> None:
     autoscaled = worker is running.auto
-    assert worker.look() == Slots(2, 2, 0, autoscaled=autoscaled, queues=(worker.name,), oldest=0)
+    first = worker.look()
+    assert first == Slots(2, 2, 0, autoscaled=autoscaled, queues=(worker.name,), oldest=0, begun=first.begun)
     begun = time.time()
     worker.begin(3, busy=2)
     seen = worker.wait(lambda seen: seen.oldest > 0.3, "tasks that run for a while")
     assert (seen.processes, seen.prefetch, seen.busy) == (2, 2, 2), "the third waits at the broker"
+    assert first.begun is not None
+    assert seen.begun == first.begun + 2
+    assert queued(worker.url, [worker.name, "nothing"]) == {worker.name: 1, "nothing": 0}
     assert seen.oldest < time.time() - begun
     worker.end_all_once()
 
