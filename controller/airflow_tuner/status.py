@@ -350,6 +350,9 @@ def _conditions(
     def condition(kind: str, reason: str, message: str, *, value: bool | None) -> api.Condition:
         return _condition(prior, kind, value=value, reason=reason, message=message, generation=generation, now=seen.at)
 
+    decided = "Every running pod has at least what was decided."
+    if not enforced:
+        decided = "In mode Recommend nothing is put in force."
     if not decision.targets:
         ready = condition(
             "Ready", "TargetsNotFound", missing.message if missing else "The policy names nothing.", value=False
@@ -398,7 +401,7 @@ def _conditions(
         else condition("TargetsFound", "AllFound", "Every component of the policy was found.", value=True),
         condition("Converged", "Resizing", _behind(behind), value=False)
         if behind
-        else condition("Converged", "AsDecided", "Every running pod has at least what was decided.", value=True),
+        else condition("Converged", "AsDecided", decided, value=True),
         *born,
         *more,
         condition("RestartNeeded", "PodsWait", _waits(waiting), value=True)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -59,6 +60,28 @@ def test_plan_says_what_a_turn_would_do_and_does_not_do_it(killed: PlayedAirflow
     assert (change["from"]["limit"], change["to"]["limit"]) == ("700Mi", "1050Mi")
     assert "memory: 1050Mi" in looked(killed, "plan", "--helm-values")
     assert killed.limits() == {"700Mi"}
+
+
+def test_a_file_for_another_namespace_and_a_target_that_is_not_there_are_told(
+    killed: PlayedAirflow, tmp_path: Path
+) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(killed.kubectl("get", "tuningpolicy", "airflow", "--output=yaml"))
+    reach = ["--kubeconfig", str(killed.control_plane.kubeconfig)]
+    for words, told in (
+        (
+            ["plan", "--file", str(file), "-n", "elsewhere"],
+            f"for the namespace {killed.namespace}, and --namespace says",
+        ),
+        (["plan", "-n", "elsewhere"], "The namespace elsewhere has no TuningPolicy: name another with --namespace"),
+        (
+            ["explain", "worker/big", "--file", str(file)],
+            "The policy has no target worker/big; it has: worker/default.",
+        ),
+    ):
+        argv = [sys.executable, "-m", "airflow_tuner", *words, *reach]
+        done = subprocess.run(argv, check=False, timeout=60, capture_output=True, text=True)
+        assert (done.returncode, told in done.stderr) == (1, True), done.stderr
 
 
 def test_explain_tells_how_a_limit_came_to_be(killed: PlayedAirflow) -> None:
