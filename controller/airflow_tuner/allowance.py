@@ -113,7 +113,7 @@ def _of_limits(workload: Workload, seen: Observation) -> Iterator[Cap]:
 def _told_of(node: Node | None) -> str:
     if node is None:
         return ""
-    return f" (of {readable(node.allocatable)} other pods request {readable(node.held)})"
+    return f" (of {readable(node.allocatable)} other pods request {readable(node.held)}; Airflow's share the rest)"
 
 
 def _of_quota(workload: Workload, quota: Quota) -> Cap:

@@ -185,7 +185,7 @@ def test_a_limit_rises_as_far_as_its_node_has_room_and_no_further(
     node.ask(lambda: eaters.eat(name, 2000))
     eventually(lambda: "MemoryRoomShort" in findings(airflow), f"a second one changes nothing\n{operator.log()}", 60)
     eventually(lambda: running(airflow) == ("512Mi", "900Mi"), "it runs again with what it had")
-    assert "(of 2000 MiB other pods request 1100 MiB)" in findings(airflow)["MemoryRoomShort"]
+    assert "(of 2000 MiB other pods request 1100 MiB; Airflow's share the rest)" in findings(airflow)["MemoryRoomShort"]
     plan = airflow.status()["targets"][0]
     assert plan["recommended"]["limit"] == "900Mi"
 

@@ -227,8 +227,8 @@ def test_a_limit_rises_only_as_far_as_the_limits_of_all_pods_fit_the_node() -> N
     last = killed(on(node("a", 4000, 2800)))
     assert (last.reasons, last.limit) == (["OutOfMemory"], 1200)
     assert (
-        "the node a carries no more than 1200 MiB for airflow-worker-0 (of 4000 MiB other pods request 2800 MiB)"
-        in (last.target.why)
+        "the node a carries no more than 1200 MiB for airflow-worker-0 (of 4000 MiB other pods request 2800 MiB; "
+        "Airflow's share the rest)" in (last.target.why)
     )
 
 
