@@ -526,6 +526,8 @@ class _Life(RuleBasedStateMachine):
                     pod = next(one for one in target.workload.pods if one.name == container.pod.name)
                     if not self.may_become(container, status.resized(target, pod) or pod.memory):
                         continue
+                    # Of CPU that the policy does not name the core sees nothing.
+                    pod = replace(pod, cpu=container.pod.cpu, running_cpu=container.pod.running_cpu)
                     after = resized(pod, target)
                     # Memory is asked for first, then CPU, and neither may change the class.
                     for one, cpu in ((after.memory, pod.cpu), (after.memory, after.cpu)):
@@ -534,7 +536,8 @@ class _Life(RuleBasedStateMachine):
                     # Never below what it holds, as far as anybody knows.
                     shown = container.shown.anonymous
                     limit = container.pod.memory.limit
-                    assert shown is None or limit is None or shown.value <= limit or container.pod.foreign
+                    lower = None not in {limit, pod.memory.limit} and (limit or 0) < (pod.memory.limit or 0)
+                    assert shown is None or not lower or shown.value <= (limit or 0) or container.pod.foreign
                 wanted, now = target.desired.concurrency, slots(container.processes)
                 running = replace(container.pod, slots=now if self.broker and container.pod.running else None)
                 if wanted is not None and status.needs_slots(target, running):
@@ -672,6 +675,10 @@ class _Life(RuleBasedStateMachine):
             self.status = after.status
             self.act(after)
             after = self.take_turn()
+        assert after.decision.changes == ()
+        # A container that was down is lowered once it runs.
+        self.act(after)
+        after = self.take_turn()
         assert after.decision.changes == ()
         for target in after.decision.targets:
             # Where memory does not carry the policy's new minimum, what was decided before stays.
