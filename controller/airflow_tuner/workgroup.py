@@ -113,9 +113,12 @@ def carrying(group: Group, carried: Footprint, slots: int) -> Memory:
 
 
 def raised(group: Group, memory: Memory) -> str:
-    """That the limit rises too, as a clause; empty where it stays."""
+    """That limit and request rise too, as a clause; empty where they stay."""
     before = group.before.memory
-    return "" if memory.limit == before.limit else f", memory limit {limit_of(before)} -> {limit_of(memory)}"
+    limit = "" if memory.limit == before.limit else f", memory limit {limit_of(before)} -> {limit_of(memory)}"
+    if memory.request == before.request or memory.request is None or before.request is None:
+        return limit
+    return f"{limit}, {'' if limit else 'memory '}request {readable(before.request)} -> {readable(memory.request)}"
 
 
 def limit_of(memory: Memory) -> str:

@@ -95,8 +95,8 @@ def test_slots_and_the_limit_rise_together_in_one_decision() -> None:
     assert env(last) == {CONCURRENCY: "16", AUTOSCALE: "16,16"}
     (change,) = last.decision.changes
     assert change.message.startswith(
-        "Slots 2 -> 16, memory limit 1024 MiB -> 2461 MiB for each worker of StatefulSet/airflow-worker: 30 tasks wait "
-        "for 2 slots, about 915 s at the present pace; the objective is 30 s."
+        "Slots 2 -> 16, memory limit 1024 MiB -> 2461 MiB, request 512 MiB -> 2416 MiB for each worker of "
+        "StatefulSet/airflow-worker: 30 tasks wait for 2 slots, about 915 s at the present pace; the objective is 30 s."
     )
     assert "Memory: 255 MiB + 16 x 86 MiB + 14 x 50 MiB + 130 MiB = 2461 MiB." in change.message
     assert last.status.last_change == "worker/default 1024Mi -> 2461Mi, slots 2 -> 16 SlotsExhausted"

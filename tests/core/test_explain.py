@@ -41,7 +41,7 @@ def test_the_plan_is_a_table_with_its_reasons_and_what_waits() -> None:
         "TARGET           NOW (REQUEST / LIMIT)         PLAN                          REASON\n"
         "worker/default   512 MiB / 1024 MiB, 2 slots   784 MiB / 1024 MiB, 4 slots   SlotsExhausted\n"
         "dag-processor    512 MiB / 1024 MiB            parse every 120 s             ParsingOverloaded\n\n"
-        "worker/default: Slots 2 -> 4 for each worker of StatefulSet/airflow-worker: 30 tasks wait for 4 slots, about"
+        "worker/default: Slots 2 -> 4, memory request 512 MiB -> 784 MiB for each worker of"
     )
     assert "Findings, worst first:\n\n  Warning QueueLagHigh worker/default: 30 tasks wait" in told
     assert told.endswith(
