@@ -77,7 +77,6 @@ def _dated(past: Past, moments: api.Moments) -> Past:
     at, before = _moment(moments.out_of_memory), moments.limit_before
     return replace(
         past,
-        changed=_moment(moments.any),
         memory_changed=_moment(moments.memory),
         cpu_changed=_moment(moments.cpu),
         slots_changed=_moment(moments.slots),

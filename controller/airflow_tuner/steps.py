@@ -46,8 +46,6 @@ class Past:
     why: str = ""
     answered: tuple[api.Answered, ...] = ()
     tuned: api.Tuned | None = None
-    changed: datetime | None = None
-    """Last change of any kind."""
     memory_changed: datetime | None = None
     """Last change of its memory."""
     cpu_changed: datetime | None = None
