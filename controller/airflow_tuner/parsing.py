@@ -32,7 +32,7 @@ files were parsed 4 to 15 s after their interval); of an objective below a minut
 ROOM = 1.05
 """On the seconds of a round that must fit the objective: files take longer by turns."""
 
-SPARED = 0.05
+SPARED = 0.1
 """Cores from which parsing more seldom is worth a restart though nothing is wrong."""
 
 CALM = timedelta(days=1)
