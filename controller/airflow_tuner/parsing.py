@@ -38,6 +38,9 @@ SPARED = 0.1
 CALM = timedelta(days=1)
 """So long nothing was changed about parsing before it becomes more seldom though nothing is wrong."""
 
+STEADY = timedelta(hours=1)
+"""So long the container has run before that: files come and go with a rollout."""
+
 ROUNDS = 2
 """Rounds over which their rate and cost are averaged at least: between two of them parsing costs nothing (measured: at
 118 s between rounds, 60 s saw a fifteenth of the cost)."""
@@ -203,10 +206,12 @@ def _waits(cause: str, spec: api.Spec, workload: Workload, past: Past, before: V
 def _young(spec: api.Spec, facts: Assessment, workload: Workload, seen: Observation) -> str:
     """Why parsing is neither made more frequent nor more seldom yet: a container that has just begun tells little."""
     since = max((pod.started for pod in workload.living if pod.started is not None), default=None)
-    needed = rounds(spec, [workload], seen.line)
-    if facts.cause not in {"DagsStale", EAGER} or since is None or seen.at - since >= timedelta(seconds=needed):
+    needed = timedelta(seconds=rounds(spec, [workload], seen.line))
+    needed = max(needed, STEADY) if facts.cause == EAGER else needed
+    if facts.cause not in {"DagsStale", EAGER} or since is None or seen.at - since >= needed:
         return ""
-    return f"{short(workload.label)} runs since {since:%H:%M:%S}: what a round costs is known {needed} s after that."
+    after = f"{needed.total_seconds():.0f} s after that"
+    return f"{short(workload.label)} runs since {since:%H:%M:%S}: what a round costs is known {after}."
 
 
 def _right(

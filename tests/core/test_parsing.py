@@ -111,6 +111,15 @@ def test_files_that_are_parsed_more_often_than_the_objective_asks_for_are_parsed
     assert rest.reasons == []
 
 
+def test_a_container_that_has_not_run_for_an_hour_is_not_restarted_for_it() -> None:
+    seen = looked(parsed(every=30, seconds=0.5), 0.5, interval=30)
+    (found,) = (item for item in seen.workloads if item.component == "dag-processor")
+    for minutes, reasons in ((59, []), (60, ["ParsingEager"])):
+        pods = tuple(replace(one, started=seen.at - timedelta(minutes=minutes)) for one in found.pods)
+        workloads = tuple(replace(found, pods=pods) if item is found else item for item in seen.workloads)
+        assert turn(parsing_spec(), replace(seen, workloads=workloads)).reasons == reasons
+
+
 def test_a_few_quick_files_are_not_worth_a_restart_nor_is_one_soon_after_another() -> None:
     assert turn(parsing_spec(), looked(parsed(every=30), 0.13, interval=30)).reasons == []
     first = turn(parsing_spec(), stale())
