@@ -45,11 +45,9 @@ def test_a_worker_that_its_cpu_limit_throttles_gets_a_larger_one_without_a_resta
 ) -> None:
     real.airflow.wait_for_dag(DAG)
     (name,) = (pod["metadata"]["name"] for pod in real.airflow.pods("worker"))
-    run = real.airflow.trigger(DAG, {"count": 2, "seconds": 150, "burn": True})
+    run = real.airflow.trigger(DAG, {"count": 2, "seconds": 60, "burn": True})
     real.airflow.wait_until(lambda: cpu_limit(real) == AFTER, f"the larger limit in force\n{operator.log()}", 180)
-    changes = real.policy_status()["history"]
-    assert {change["reason"] for change in changes} == {"CpuThrottled"}, changes
-    (change,) = changes
+    (change,) = (one for one in real.policy_status()["history"] if one["reason"] == "CpuThrottled")
     assert (change["from"]["cpuLimit"], change["to"]["cpuLimit"]) == (BEFORE, AFTER)
     assert "of its scheduling periods within 30 s" in change["message"]
     real.airflow.wait_until(lambda: real.airflow.run_state(DAG, run) == "success", "the tasks to end well", 300)
