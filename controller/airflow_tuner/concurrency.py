@@ -223,7 +223,7 @@ def _other_cause(group: Group, found: Flow, tasks: Tasks) -> tuple[str, str] | N
     if behind and group.spec.mode is api.Mode.ENFORCE:
         told = f"The {group.slots} slots decided are not in force yet in {len(behind)} of {len(group.pods)} workers."
         return "SlotsNotInForce", told
-    schedulers = [item for item in group.seen.workloads if item.component == "scheduler"]
+    schedulers = group.seen.of("scheduler")
     other = lag.other_cause(group.workload, group.pods, found, tasks, schedulers)
     if other is None and group.before.memory.limit is None:
         return "LimitsMissing", "The container has no memory limit that could carry more slots; it gets one first."
@@ -303,7 +303,7 @@ def _idle(group: Group, found: Flow, tasks: Tasks) -> Step | None:
     busy = max(tasks.busy_day, found.running)
     if not group.alone or found.slots <= IDLE_MARGIN * busy or group.before.memory.limit is None:
         return None
-    if changed is not None and group.seen.at - changed < IDLE:
+    if group.seen.within(changed, IDLE):
         return None
     needed = math.ceil(lag.DEMAND_MARGIN * busy / found.workers)
     after = max(group.limits.min, needed, math.floor(FEWER * slots))

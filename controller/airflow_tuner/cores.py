@@ -160,8 +160,7 @@ def _known(pod: Pod) -> bool:
 
 def _within(subject: Subject, seconds: int) -> bool:
     """The last change of its CPU is so recent."""
-    changed = subject.past.cpu_changed
-    return changed is not None and subject.seen.at - changed < timedelta(seconds=seconds)
+    return subject.seen.within(subject.past.cpu_changed, timedelta(seconds=seconds))
 
 
 def _not_ours(subject: Subject, bounds: Bounds | None) -> str:

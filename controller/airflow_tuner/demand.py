@@ -8,12 +8,13 @@ import math
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from airflow_tuner import lag, runaway, sizing, stranded
+from airflow_tuner import lag, sizing, stranded
 from airflow_tuner.footprint import Footprint
 from airflow_tuner.forecast import forecast
 from airflow_tuner.history import History, hour_of, of_tasks
 from airflow_tuner.lag import Flow
-from airflow_tuner.model import MetricsState, Observation
+from airflow_tuner.model import MetricsState
+from airflow_tuner.sentence import first
 from airflow_tuner.steps import Step
 from airflow_tuner.telemetry import Tasks
 from airflow_tuner.workgroup import Group, carrying, parallelism, raised, room, waits
@@ -72,7 +73,7 @@ def step(group: Group, carried: Footprint, found: Flow, tasks: Tasks) -> tuple[S
     if wanted > slots:
         reached = min(wanted, limits.max, room(group, carried), parallelism(group, found, tasks))
         # Fewer than the policy's minimum would be refused at admission.
-        if reached <= slots or reached < limits.min or waits(group) or _ill(group, tasks):
+        if reached <= slots or reached < limits.min or waits(group) or _ill(group):
             return None, ""
         limit = carrying(group, carried, reached)
         # What is reserved follows the memory of these hours, which knows what their tasks take.
@@ -92,11 +93,9 @@ def step(group: Group, carried: Footprint, found: Flow, tasks: Tasks) -> tuple[S
     return Step(fewer, "SlotsReleased", f"Slots {slots} -> {wanted} {group.of}: {why}"), ""
 
 
-def _ill(group: Group, tasks: Tasks) -> bool:
+def _ill(group: Group) -> bool:
     """Something is wrong that more slots would make worse."""
-    schedulers = [item for item in group.seen.workloads if item.component == "scheduler"]
-    slow = lag.database_wait(tasks, schedulers) is not None or runaway.found(tasks) is not None
-    return slow or lag.cpu_short(group.workload, group.pods) is not None
+    return not group.seen.usual or lag.cpu_short(group.workload, group.pods) is not None
 
 
 def _kept(group: Group) -> str:
@@ -112,12 +111,8 @@ def _kept(group: Group) -> str:
         "not all workers say what they run": bool(seen.broker) or any(pod.slots is None for pod in group.pods),
         "this is no usual time: a DAG runs away, or the database is slow": not seen.usual,
         "tasks are stranded": stranded.found(group.workload, seen, past) is not None,
-        "the template was changed within a day": _within(seen, past.template_changed, sizing.AFTER_TEMPLATE),
-        "slots were changed shortly before": _within(seen, past.slots_changed, cooldown),
+        "the template was changed within a day": seen.within(past.template_changed, sizing.AFTER_TEMPLATE),
+        "slots were changed shortly before": seen.within(past.slots_changed, cooldown),
     }
-    why = next((reason for reason, holds in reasons.items() if holds), "")
+    why = first(reasons)
     return why and f"Fewer slots would do, but {why}."
-
-
-def _within(seen: Observation, at: datetime | None, span: timedelta) -> bool:
-    return at is not None and seen.at - at < span

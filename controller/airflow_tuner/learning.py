@@ -68,7 +68,7 @@ def filled(
 
 def by_group(seen: Observation, told: Mapping[str, Sequence[int | None]]) -> dict[str, list[int | None]]:
     """The tasks of past hours by the names of their histories. `told`: by Celery queue, and as `""` of all queues."""
-    workers = [item for item in seen.workloads if item.component == "worker"]
+    workers = seen.of("worker")
     found = {}
     for item in workers:
         alone, served = len(workers) == 1, lag.queues(item, item.living)
@@ -91,7 +91,7 @@ def _unusual(seen: Observation) -> bool:
     tasks = seen.airflow.tasks
     if tasks is None:
         return False
-    schedulers = [item for item in seen.workloads if item.component == "scheduler"]
+    schedulers = seen.of("scheduler")
     return runaway.found(tasks) is not None or lag.database_wait(tasks, schedulers) is not None
 
 
@@ -101,7 +101,7 @@ def _asked(seen: Observation, workload: Workload, objective: int) -> int | None:
     tasks = seen.airflow.tasks
     if workload.component != "worker" or tasks is None or not pods or not seen.executors.celery:
         return None
-    others = [item for item in seen.workloads if item.component == "worker" and item.name != workload.name]
+    others = [item for item in seen.of("worker") if item.name != workload.name]
     if others and not lag.own_queues(workload, seen.workloads):
         return None
     found = lag.flow(workload, pods, 0, tasks, objective, alone=not others, several=seen.executors.several)

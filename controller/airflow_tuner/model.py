@@ -5,7 +5,7 @@ All are frozen, sizes are bytes, times are aware datetimes. `None` means: not se
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from airflow_tuner import api
@@ -391,6 +391,19 @@ class Observation:
     """Of how many tasks pods are known."""
     task_names: Mapping[str, TaskName] = field(default_factory=dict)
     """Tasks whose pods were seen, by what the names of those begin with."""
+
+    def of(self, component: str) -> tuple[Workload, ...]:
+        """The workloads of a component."""
+        return tuple(item for item in self.workloads if item.component == component)
+
+    @property
+    def schedulers(self) -> int:
+        """Schedulers that there are, one at least: each has as many tasks as core.parallelism says."""
+        return max(1, sum(len(item.living) for item in self.of("scheduler")))
+
+    def within(self, at: datetime | None, span: timedelta) -> bool:
+        """Something was less than so long ago; not where it is not known to have been at all."""
+        return at is not None and self.at - at < span
 
     def autoscalers_of(self, workload: Workload) -> tuple[Autoscaler, ...]:
         """What else changes this workload."""

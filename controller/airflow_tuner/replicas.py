@@ -18,7 +18,7 @@ def advised(found: Flow, slots: int, workload: Workload, seen: Observation, task
         return f"leave more workers to the {short(scaler)}, as far as its maximum goes"
     wanted = max(found.workers + 1, math.ceil(found.asked / slots))
     capped = ""
-    if tasks.parallelism is not None and wanted * slots > tasks.parallelism * _schedulers(seen):
+    if tasks.parallelism is not None and wanted * slots > tasks.parallelism * seen.schedulers:
         capped = f", and core.parallelism, {tasks.parallelism} for each scheduler, must allow as many"
     return (
         f"run {counted(wanted, 'worker', 'workers')} instead of {found.workers}: {found.asked} slots are asked for in "
@@ -28,9 +28,4 @@ def advised(found: Flow, slots: int, workload: Workload, seen: Observation, task
 
 def parallelism(found: Flow, seen: Observation) -> int:
     """The least core.parallelism that lets the slots that are asked for be busy."""
-    return math.ceil(found.asked / _schedulers(seen))
-
-
-def _schedulers(seen: Observation) -> int:
-    """Each has as many tasks as core.parallelism says."""
-    return max(1, sum(len(item.living) for item in seen.workloads if item.component == "scheduler"))
+    return math.ceil(found.asked / seen.schedulers)

@@ -1,6 +1,6 @@
 """Parts of sentences for people that stay readable, and inside the API's limits, whatever the names in them are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 LONGEST = 1024
 """Most characters of a message in a status, a condition or an Event."""
@@ -31,6 +31,11 @@ def listed(names: Sequence[str], most: int = 3) -> str:
     """The first names of a list, and how many there are beyond them."""
     told = ", ".join(short(name) for name in names[:most])
     return told if len(names) <= most else f"{told} and {len(names) - most} more"
+
+
+def first(reasons: Mapping[str, bool]) -> str:
+    """The first reason that holds; empty where none does."""
+    return next((reason for reason, holds in reasons.items() if holds), "")
 
 
 def counted(number: int, one: str, many: str) -> str:

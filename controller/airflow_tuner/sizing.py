@@ -14,7 +14,7 @@ from airflow_tuner.forecast import AHEAD, DAY, Forecast, forecast
 from airflow_tuner.history import History, hour_of
 from airflow_tuner.model import Memory, MetricsState, Observation, Pod, Values, Workload
 from airflow_tuner.quantity import MEBIBYTE, readable
-from airflow_tuner.sentence import counted, short
+from airflow_tuner.sentence import counted, first, short
 from airflow_tuner.steps import PROBE_SPIKE, Bounds, Past, Step
 
 LEAD = timedelta(minutes=10)
@@ -106,10 +106,9 @@ def assess(subject: Subject) -> Sizing:
     request = limit if equal(spec, workload) else quantity.rounded(max(foreseen.usual * MEBIBYTE, held))
     target = subject.bounds.hold(Memory(min(request, limit), limit))
     if (more := _more(subject, target)) != now:
-        refused = subject.past.refused
         waits = _within(subject, spec.changes.cooldown.raise_seconds)
         # What a quota has refused is not foreseen again every hour.
-        waits = waits or (refused is not None and subject.seen.at - refused < AFTER_REFUSAL)
+        waits = waits or subject.seen.within(subject.past.refused, AFTER_REFUSAL)
         step = None if waits else _step(subject, foreseen, more, carried, "MemoryForecast")
         return Sizing(foreseen, target, step)
     # A limit that may have to carry more tasks than ever ran is not lowered.
@@ -203,8 +202,7 @@ def _less(now: Memory, target: Memory) -> Memory:
 
 def _within(subject: Subject, seconds: int) -> bool:
     """The last change of its memory is so recent. Slots that follow the hours are no reason for memory to wait."""
-    changed = subject.past.memory_changed
-    return changed is not None and subject.seen.at - changed < timedelta(seconds=seconds)
+    return subject.seen.within(subject.past.memory_changed, timedelta(seconds=seconds))
 
 
 def held(subject: Subject, history: History, own: Mapping[str, bool], *, recent: bool) -> str:
@@ -212,7 +210,7 @@ def held(subject: Subject, history: History, own: Mapping[str, bool], *, recent:
 
     `own`: the reasons that hold for one of them alone; `recent`: the cooldown after its last change is running.
     """
-    spec, seen, changed = subject.spec, subject.seen, subject.past.template_changed
+    spec, seen = subject.spec, subject.seen
     known, whole = history.week_before(hour_of(seen.at))
     reasons = {
         "the policy forbids it (changes.releases: false)": spec.mode is api.Mode.ENFORCE and not spec.changes.releases,
@@ -220,10 +218,10 @@ def held(subject: Subject, history: History, own: Mapping[str, bool], *, recent:
         f"only {known} hours of the last week are known": not whole,
         **own,
         "this is no usual time: a DAG runs away, or the database is slow": not seen.usual,
-        "the template was changed within a day": changed is not None and seen.at - changed < AFTER_TEMPLATE,
+        "the template was changed within a day": seen.within(subject.past.template_changed, AFTER_TEMPLATE),
         "the cooldown after the last change is running": recent,
     }
-    why = next((reason for reason, holds in reasons.items() if holds), "")
+    why = first(reasons)
     return why and f"Less would do, but {why}."
 
 
@@ -235,12 +233,8 @@ def fresh(subject: Subject) -> bool:
 def _memory_held(subject: Subject, history: History) -> str:
     seen, past, living = subject.seen, subject.past, subject.workload.living
     never = planned.new(seen.due)
-
-    def within(at: datetime | None, span: timedelta) -> bool:
-        return at is not None and seen.at - at < span
-
     killed = any(
-        within(None if pod.death is None else pod.death.at, AFTER_KILL) or kills.recent_process_kills(pod.usage)
+        seen.within(None if pod.death is None else pod.death.at, AFTER_KILL) or kills.recent_process_kills(pod.usage)
         for pod in subject.workload.pods
     )
     own = {
@@ -250,9 +244,9 @@ def _memory_held(subject: Subject, history: History) -> str:
         and any(pod.running is not None and pod.slots is None for pod in living),
         "they leak": any(leaks(pod) for pod in living),
         "something was killed for memory within six hours": killed
-        or within(past.raised.at if past.raised else None, AFTER_KILL)
-        or within(past.endured_at, AFTER_KILL),
-        "the node was short of memory within a day": within(past.pressed, AFTER_TEMPLATE),
+        or seen.within(past.raised.at if past.raised else None, AFTER_KILL)
+        or seen.within(past.endured_at, AFTER_KILL),
+        "the node was short of memory within a day": seen.within(past.pressed, AFTER_TEMPLATE),
         "which DAGs are due is not known": bool(seen.calendar) and subject.runs_tasks,
         f"{never} never ran, and is due within a day": bool(never) and subject.runs_tasks,
     }

@@ -104,7 +104,7 @@ def found(workload: Workload, seen: Observation, past: Past) -> Stranded | None:
         return None
     changed, loss = past.slots_changed, lost(pods, seen.at)
     waiting = _waiting(workload, pods, seen, tasks, loss)
-    if not waiting or (changed is not None and seen.at - changed < LASTS):
+    if not waiting or seen.within(changed, LASTS):
         return None
     if any(pod.slots is None for pod in pods):
         # The others may be full of long tasks. The one that lost its own has been free, and was given none.
@@ -170,9 +170,7 @@ def _quiet_since(tasks: Tasks, loss: Loss | None, now: datetime) -> bool:
 
 def _held(seen: Observation) -> int | None:
     """Most tasks that the living workers can hold, by their own word; a full one holds as many messages again."""
-    pods = [
-        pod for item in seen.workloads if item.component == "worker" for pod in item.living if pod.running is not None
-    ]
+    pods = [pod for item in seen.of("worker") for pod in item.living if pod.running is not None]
     told = [pod.slots for pod in pods if pod.slots is not None]
     if len(told) < len(pods):
         return None

@@ -89,8 +89,7 @@ def parallelism(group: Group, found: Flow, tasks: Tasks) -> int:
     """Slots of each worker that core.parallelism lets be busy; where it is not known, it does not bind."""
     if tasks.parallelism is None:
         return group.limits.max
-    schedulers = sum(len(item.living) for item in group.seen.workloads if item.component == "scheduler")
-    return math.ceil(tasks.parallelism * max(1, schedulers) / found.workers)
+    return math.ceil(tasks.parallelism * group.seen.schedulers / found.workers)
 
 
 def carrying(group: Group, carried: Footprint, slots: int) -> Memory:

@@ -61,7 +61,7 @@ def _capped(held: Held) -> bool:
 
 def _room(case: Case, tasks: Tasks) -> bool:
     """Nothing but a DAG's own limit holds tasks back, as far as can be known; what is not known counts as no room."""
-    schedulers = [item for item in case.seen.workloads if item.component == "scheduler"]
+    schedulers = case.seen.of("scheduler")
     pools = [pool for pool in tasks.pools if pool.scheduled]
     unbounded = {pool.name for pool in pools if pool.open is None}
     return (
@@ -80,7 +80,7 @@ def _room(case: Case, tasks: Tasks) -> bool:
 
 def _workers_free(case: Case, tasks: Tasks) -> bool:
     """Every group of workers has free slots, and more than wait for them. Without workers nothing waits."""
-    workers = [item for item in case.seen.workloads if item.component == "worker"]
+    workers = case.seen.of("worker")
     if not workers:
         # Each task has its own pod, or a slot of the scheduler's, and LocalExecutor says that all of those are open.
         return tasks.waiting_least == 0

@@ -30,7 +30,7 @@ NAMED = 3
 
 def task_memory_hog(case: Case) -> Iterator[Finding]:
     """A task whose memory is far beyond what a worker has for a slot."""
-    workers = [workload for workload in case.seen.workloads if workload.component == "worker"]
+    workers = case.seen.of("worker")
     tasks = case.seen.airflow.tasks
     runs = case.seen.executors
     # Of several groups of workers, or executors, it is not known in which of them a task ran.

@@ -48,7 +48,7 @@ def targets_not_found(case: Case) -> Iterator[Finding]:
     missing = [name for name, entry in named.items() if entry is not None and name not in seen]
     if "webserver" in seen and "api-server" in missing:
         missing.remove("api-server")
-    workers = [workload for workload in case.seen.workloads if workload.component == "worker"]
+    workers = case.seen.of("worker")
     missing += [
         f"worker/{entry.name}"
         for entry in case.spec.workers

@@ -53,7 +53,7 @@ def runaway_tasks(case: Case) -> Iterator[Finding]:
 
 def scheduler_down(case: Case) -> Iterator[Finding]:
     """No scheduler works: none of its pods is ready, or its heartbeat stands still."""
-    workloads = [item for item in case.seen.workloads if item.component == "scheduler"]
+    workloads = case.seen.of("scheduler")
     wanted = [item for item in workloads if item.replicas > 0]
     if workloads and not wanted:
         # Scaled to zero: somebody wants it so.
@@ -103,7 +103,7 @@ def _beginning(pod: Pod, now: datetime) -> bool:
 def scheduler_slow(case: Case) -> Iterator[Finding]:
     """The scheduler is held up: by its database, or else by the CPU it has. Whichever is the cause is told alone."""
     seen = case.seen
-    schedulers = [item for item in seen.workloads if item.component == "scheduler"]
+    schedulers = seen.of("scheduler")
     pods = [pod for item in schedulers for pod in item.living if pod.running is not None]
     if seen.airflow.tasks is None or not pods or not all(pod.usage.cpu and not pod.usage.momentary for pod in pods):
         # Without its CPU neither can be told from the other.
@@ -174,7 +174,7 @@ def triggerer_saturated(case: Case) -> Iterator[Finding]:
     facts = [] if found.running is None else [f"{counted(found.running, 'trigger runs', 'triggers run')} in one"]
     facts += [] if found.deferred is None else [f"tasks of {counted(found.deferred, 'slot', 'slots')} are deferred"]
     numbers = f" ({', '.join(facts)})" if facts else ""
-    workload = next((item for item in case.seen.workloads if item.component == "triggerer"), None)
+    workload = next(iter(case.seen.of("triggerer")), None)
     most = None if case.spec.triggerer is None else quantity.parse(case.spec.triggerer.memory.max)
     told = "" if workload is None else capacity.advice(workload, case.seen, found, most)
     yield Finding(

@@ -42,7 +42,7 @@ def cpu_limit_throttling(case: Case) -> Iterator[Finding]:
 
 def grace_period_too_short(case: Case) -> Iterator[Finding]:
     """Workers are killed before their longest tasks have ended, whenever their pods are replaced."""
-    workers = [workload for workload in case.seen.workloads if workload.component == "worker"]
+    workers = case.seen.of("worker")
     for workload in case.covered():
         if workload.component != "worker" or not case.seen.executors.celery:
             continue
