@@ -195,9 +195,7 @@ def _workload(name: str, target: str, items: list[Object], known: Known, line: s
     words = [part for word in words for part in word.split()]
     told = {**_environment(newest), **base.environment}
     told = {name: value for name, value in told.items() if name in base.environment or name not in environment.NAMES}
-    stated = environment.stated(kind, told, line)
-    if kind == "worker" and (of_command := environment.concurrency_of(words)):
-        stated = replace(stated, concurrency=of_command)
+    stated = environment.stated_by(kind, told, words, line)
     return Workload(
         target=target,
         component=kind,

@@ -73,6 +73,12 @@ def stated(component: str, environment: Mapping[str, str], line: str | None) -> 
     return Values()
 
 
+def stated_by(component: str, environment: Mapping[str, str], args: list[str], line: str | None) -> Values:
+    """The same, with what the command line says, which counts for more."""
+    values, of_command = stated(component, environment, line), concurrency_of(args)
+    return replace(values, concurrency=of_command) if component == "worker" and of_command else values
+
+
 def concurrency_of(args: list[str]) -> int | None:
     """Slots as a worker's command line says them (`--concurrency 8`, `-c 8`, `--autoscale 8,2`)."""
     most = _option(args, ("-a", "--autoscale")) or ""

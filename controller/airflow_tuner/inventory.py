@@ -157,9 +157,7 @@ def _workload(item: Object, target: str, pods: Iterable[Object], line: str | Non
     requests, limits = _born(container.get("resources") or {})
     told, referenced = _environment(container)
     words = [str(word) for word in [*(container.get("command") or []), *(container.get("args") or [])]]
-    stated = environment.stated(kind, told, line)
-    if kind == "worker" and (of_command := environment.concurrency_of(words)):
-        stated = replace(stated, concurrency=of_command)
+    stated = environment.stated_by(kind, told, words, line)
     return Workload(
         target=target,
         component=kind,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 import yaml
@@ -14,42 +15,38 @@ from airflow_tuner.errors import Misconfigured
 FORM = "sources: {default: {url: http://prometheus:9090}}"
 
 
-class Source(BaseModel):
-    """A Prometheus the operator may ask. Whoever writes a policy can choose one by name, and no other address."""
+class _Server(BaseModel):
+    """A server the operator may ask."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+    like: ClassVar[str]
+    """Whose address it is, and what such a one looks like."""
 
     url: str
-    bearer_token_file: Path | None = None
     timeout_seconds: float = Field(default=10, gt=0, le=60)
 
     @field_validator("url")
     @classmethod
     def _http(cls, url: str) -> str:
         if not _is_address(url):
-            msg = "a metrics source's url must be like http://prometheus.monitoring:9090"
-            raise ValueError(msg)
+            raise ValueError(cls.like)
         return url.rstrip("/")
 
 
-class Api(BaseModel):
+class Source(_Server):
+    """A Prometheus the operator may ask. Whoever writes a policy can choose one by name, and no other address."""
+
+    like = "a metrics source's url must be like http://prometheus.monitoring:9090"
+    bearer_token_file: Path | None = None
+
+
+class Api(_Server):
     """An Airflow's REST API that policies of one namespace may name; no other address."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
-
-    url: str
+    like = "an Airflow's url must be like http://airflow-api-server.airflow:8080"
     namespace: str
     credentials: Path | None = None
     """Folder with the files `username` and `password`; absent: none are sent."""
-    timeout_seconds: float = Field(default=10, gt=0, le=60)
-
-    @field_validator("url")
-    @classmethod
-    def _http(cls, url: str) -> str:
-        if not _is_address(url):
-            msg = "an Airflow's url must be like http://airflow-api-server.airflow:8080"
-            raise ValueError(msg)
-        return url.rstrip("/")
 
 
 class _Sources(BaseModel):
