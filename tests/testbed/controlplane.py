@@ -4,12 +4,11 @@ import json
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from testbed.commands import run
 from testbed.loopback import fetch
-from testbed.processes import Area, Program, free_port, wait_for
+from testbed.processes import Area, Program, Startable, free_port, wait_for
 from testbed.programs import program
 
 START_SECONDS = 60.0
@@ -23,7 +22,7 @@ AUDIT_POLICY = {
 }
 
 
-class ControlPlane:
+class ControlPlane(Startable):
     """One control plane with its data and keys in `area`; as a context manager it starts and stops.
 
     It listens on 127.0.0.1, and with `extra_addresses` on every address, with those in its certificate. `node` is the
@@ -81,14 +80,6 @@ class ControlPlane:
         """Stops all four, those that depend on others first."""
         for part in reversed(self._programs):
             part.stop(API_SERVER_GRACE_SECONDS)
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     @property
     def programs(self) -> tuple[Program, ...]:

@@ -5,16 +5,15 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from testbed.commands import run
-from testbed.processes import POLL_SECONDS, Area, Program
+from testbed.processes import POLL_SECONDS, Area, Program, Startable
 
 START_SECONDS = 30.0
 
 
-class DockerTuner:
+class DockerTuner(Startable):
     """A tuner beside an engine; `spec`: fields of its policy beside the project."""
 
     def __init__(
@@ -53,14 +52,6 @@ class DockerTuner:
     def kill(self) -> None:
         """Kill it with SIGKILL."""
         self.program.kill()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def status(self) -> dict[str, Any]:
         """Its status, out of the state file."""

@@ -9,14 +9,13 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from testbed import images, node_remains
 from testbed.containerd import Containerd
 from testbed.controlplane import ControlPlane
 from testbed.node_remains import ADDRESS, CGROUP_ROOT, HOME
-from testbed.processes import Area, Program, ProgramFailed, free_port
+from testbed.processes import Area, Program, ProgramFailed, Startable, free_port
 from testbed.programs import program
 from testbed.services import postgresql_programs
 
@@ -82,7 +81,7 @@ def sweep(*, wait: bool = False) -> list[str]:
     return [f"Removed what a dead real node left: {', '.join(told)}."] if told else []
 
 
-class Node:
+class Node(Startable):
     """The node `name` of a control plane; as a context manager it starts and leaves nothing behind.
 
     One per machine at a time: it owns the address 10.88.0.1, the cgroup `airflow-tuner-node` and one folder in /tmp.
@@ -141,14 +140,6 @@ class Node:
             node_remains.remove()
             self._lock.close()
             self._lock = None
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def ready(self) -> bool:
         """Whether the API server has a Ready node by our name."""

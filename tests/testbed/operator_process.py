@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -12,7 +11,7 @@ from testbed import images
 from testbed.controlplane import ControlPlane
 from testbed.helm import helm
 from testbed.node import Node
-from testbed.processes import Area, Program
+from testbed.processes import Area, Program, Startable
 
 CHART = Path(__file__).parents[2] / "charts" / "airflow-tuner"
 NAMESPACE = "airflow-tuner"
@@ -61,7 +60,7 @@ def install_chart_on_node(control_plane: ControlPlane, node: Node, source: str, 
     helm(control_plane, "upgrade", "--install", RELEASE, CHART, *folders, "--values", file, "--wait", *options)
 
 
-class Operator:
+class Operator(Startable):
     """`airflow-tuner run` with the chart's rights; as a context manager it starts and stops."""
 
     def __init__(
@@ -104,14 +103,6 @@ class Operator:
     def log(self) -> str:
         """Everything it has logged since its last start."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     @property
     def _log(self) -> Path:

@@ -11,8 +11,10 @@ import socket
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Self
 
 import psutil
@@ -206,6 +208,26 @@ def free_port() -> int:
         _given_ports.add(port)
         return port
     raise ProgramFailed(f"found no free port between {PORTS.start} and {PORTS.stop} in 200 tries")
+
+
+class Startable(ABC):
+    """What is started and stopped; as a context it runs."""
+
+    @abstractmethod
+    def start(self) -> Self:
+        """Return when it works."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Leave nothing running."""
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
 
 
 class Area:

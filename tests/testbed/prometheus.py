@@ -4,12 +4,11 @@ import json
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from testbed.commands import run
 from testbed.loopback import fetch
-from testbed.processes import Area, free_port
+from testbed.processes import Area, Startable, free_port
 from testbed.programs import program
 
 START_SECONDS = 30.0
@@ -19,7 +18,7 @@ def _answers(url: str) -> bool:
     return bool(fetch(url, timeout=5))
 
 
-class Prometheus:
+class Prometheus(Startable):
     """A Prometheus on a free port of this machine with the given scrape configs; as a context manager it runs.
 
     With `otlp` it also receives OpenTelemetry's metrics.
@@ -72,14 +71,6 @@ class Prometheus:
         """Stops it; its data stays in the area."""
         self.program.stop()
 
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
     def query(self, promql: str) -> list[dict[str, Any]]:
         """Returns the result of an instant query: one entry with `metric` and `value` per series."""
         url = f"{self.url}/api/v1/query?" + urllib.parse.urlencode({"query": promql})
@@ -98,7 +89,7 @@ class Prometheus:
         return fetch(f"{self.url}/metrics").decode()
 
 
-class StatsdExporter:
+class StatsdExporter(Startable):
     """A statsd_exporter: StatsD packets in by UDP on `address:udp_port`, metrics out by HTTP at `url`."""
 
     def __init__(self, area: Area, mapping: Path, address: str = "127.0.0.1") -> None:
@@ -133,11 +124,3 @@ class StatsdExporter:
     def metrics(self) -> str:
         """Returns what it serves now, in Prometheus' text format."""
         return fetch(f"{self.url}/metrics").decode()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
