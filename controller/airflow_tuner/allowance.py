@@ -3,13 +3,12 @@
 They bound what is raised. What is set already is never lowered for them, and what is not known bounds nothing.
 """
 
-import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from airflow_tuner import quantity
 from airflow_tuner.model import Memory, Observation, Pod, TargetDecision, Workload
-from airflow_tuner.quantity import MEBIBYTE, readable
+from airflow_tuner.quantity import readable
 from airflow_tuner.room import LIMITS, Node, Quota, Room
 from airflow_tuner.sentence import counted, short
 from airflow_tuner.steps import Bounds
@@ -32,27 +31,29 @@ def narrowed(bounds: Bounds, workload: Workload, before: Memory, seen: Observati
     settled = max(size or 0 for size in (before.limit, before.request, template.limit, template.request))
     request = min(_of_requests(workload, room), key=lambda cap: cap.size, default=None)
     ratio = min((one.ratio for one in room.ranges if one.ratio is not None), default=None)
-    limits = [*_of_limits(workload, seen)]
+    rooms = _rooms(workload, seen)
+    limits = [*_of_limits(workload, seen, rooms)]
     if request is not None and (equal or ratio is not None):
-        limits.append(replace(request, size=int(_whole(request.size) * (1 if equal else ratio or 1))))
+        limits.append(replace(request, size=int(quantity.floored(request.size) * (1 if equal else ratio or 1))))
     least = max((quantity.rounded(one.least or 0) for one in room.ranges if one.kind == "Container"), default=0)
     bounds = replace(
         bounds,
         settled=before,
         equal=equal,
+        rooms=rooms,
         least=least,
         ratio=ratio,
-        request=None if request is None else max(_whole(request.size), bounds.min, before.request or 0),
+        request=None if request is None else max(quantity.floored(request.size), bounds.min, before.request or 0),
         request_holder="" if request is None else request.told,
     )
     cap = min(limits, key=lambda cap: cap.size, default=None)
-    if cap is None or (most := max(_whole(cap.size), settled)) >= bounds.max:
+    if cap is None or (most := max(quantity.floored(cap.size), settled)) >= bounds.max:
         return bounds
     narrow = replace(bounds, max=max(most, bounds.min), holder=cap.told, remedy=cap.remedy, shared=cap.shared)
     return replace(narrow, closed=most < bounds.min)
 
 
-def rooms(workload: Workload, seen: Observation) -> Mapping[str, int]:
+def _rooms(workload: Workload, seen: Observation) -> Mapping[str, int]:
     """The most that a pod's limit may be raised to on its node, by pod; without those whose node is not known."""
     return {name: most for node in seen.room.nodes for name, most in _on(node, workload, seen).items()}
 
@@ -87,7 +88,7 @@ def _of_requests(workload: Workload, room: Room) -> Iterator[Cap]:
         )
 
 
-def _of_limits(workload: Workload, seen: Observation) -> Iterator[Cap]:
+def _of_limits(workload: Workload, seen: Observation, known: Mapping[str, int]) -> Iterator[Cap]:
     """What bounds a limit."""
     for quota in seen.room.quotas:
         if quota.figure == LIMITS:
@@ -97,7 +98,6 @@ def _of_limits(workload: Workload, seen: Observation) -> Iterator[Cap]:
             beside = (workload.beside.limit or 0) if one.kind == "Pod" else 0
             told = f"the LimitRange {short(one.name)} allows a {one.kind.lower()} {readable(one.most)}"
             yield Cap(one.most - beside, told, f"Raise the LimitRange {short(one.name)}")
-    known = rooms(workload, seen)
     if known and known.keys() == {pod.name for pod in workload.living}:
         # Of several nodes the roomiest counts: on each of the others its own room holds its pods.
         pod = max(workload.living, key=lambda pod: known[pod.name])
@@ -158,7 +158,7 @@ def _on(node: Node, workload: Workload, seen: Observation) -> Mapping[str, int]:
         if pod.node == node.name
     ) + sum(_size(pod) for pod in workload.living if pod.node == node.name and not pod.memory.limit)
     level = _level([*own.values()], node.allocatable - node.held - others)
-    return {name: max(size, _whole(level)) for name, size in own.items()}
+    return {name: max(size, quantity.floored(level)) for name, size in own.items()}
 
 
 def _level(sizes: Collection[int], free: int) -> int:
@@ -176,8 +176,3 @@ def _level(sizes: Collection[int], free: int) -> int:
 def _size(pod: Pod) -> int:
     """What a pod may take on its node, as far as that is bounded."""
     return pod.memory.limit or pod.memory.request or 0
-
-
-def _whole(size: float) -> int:
-    """In whole MiB, rounded down."""
-    return math.floor(size / MEBIBYTE) * MEBIBYTE

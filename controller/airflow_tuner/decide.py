@@ -105,11 +105,6 @@ class Item:
         return self.past.tuned is not None or found
 
     @functools.cached_property
-    def rooms(self) -> Mapping[str, int]:
-        """The most that a pod's limit may be raised to on its node, by pod, where that is known."""
-        return allowance.rooms(self.workload, self.seen)
-
-    @functools.cached_property
     def slots(self) -> concurrency.Assessment:
         """What is to be said about its slots."""
         return concurrency.assess(self.spec, self.bounds, self.workload, self.past, self.before, self.seen)
@@ -198,7 +193,7 @@ def item_of(spec: api.Spec, bounds: Bounds, workload: Workload, seen: Observatio
 def _bounds(where: str, memory: api.Memory) -> Bounds | None:
     # Inwards, as what is written is whole MiB and the API server holds it against the bounds as they stand.
     low = quantity.rounded(quantity.parse(memory.min))
-    high = quantity.parse(memory.max) // quantity.MEBIBYTE * quantity.MEBIBYTE
+    high = quantity.floored(quantity.parse(memory.max))
     return Bounds(where, low, high) if low <= high else None
 
 
@@ -243,7 +238,7 @@ def _target(item: Item, identity: str, *, paused: bool, held: bool = False) -> T
     # What the policy names no more is left as it is.
     decided = entry is not None and entry.concurrency is not None and (moved or past.slots_changed is not None)
     limit = desired.memory.limit or 0
-    rooms = {name: most for name, most in item.rooms.items() if most < limit}
+    rooms = {name: most for name, most in item.bounds.rooms.items() if most < limit}
     return TargetDecision(workload, item.bounds.where, desired, why, answered, change, tuned, decided, rooms)
 
 
@@ -343,7 +338,7 @@ def _fewer(item: Item, own: Sequence[Kill]) -> Step | None:
 
 def _stuck(item: Item, kill: Kill) -> bool:
     """Its pod cannot have more where it runs, though others may."""
-    most = item.rooms.get(kill.pod.name)
+    most = item.bounds.rooms.get(kill.pod.name)
     return most is not None and (kill.limit or 0) >= most
 
 

@@ -73,6 +73,11 @@ def rounded(size: float) -> int:
     return -int(-size // MEBIBYTE) * MEBIBYTE
 
 
+def floored(size: float) -> int:
+    """A size in bytes rounded down to whole MiB: as much as still fits."""
+    return int(size // MEBIBYTE) * MEBIBYTE
+
+
 def readable(size: int) -> str:
     """A size in bytes for a sentence: `1050 MiB`, `12.5 GiB` from 10 GiB on."""
     if size >= 10 * 1024 * MEBIBYTE:

@@ -1,7 +1,7 @@
 """The steps of a target's memory that a decision may take, each with its reason and its numbers. One at a time."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from airflow_tuner import api, kills, quantity
@@ -96,6 +96,8 @@ class Bounds:
     """So many times its request a limit may be."""
     equal: bool = False
     """Request and limit move together."""
+    rooms: Mapping[str, int] = field(default_factory=dict)
+    """By pod: the most that its limit may be raised to on its node, in bytes, where that is known."""
     closed: bool = False
     """There is not even room for the minimum: nothing can be decided."""
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from datetime import timedelta
 
-from airflow_tuner import allowance, api, environment, quantity, stranded
+from airflow_tuner import api, environment, quantity, stranded
 from airflow_tuner.autoscaler import VERTICAL
 from airflow_tuner.footprint import GROWN, Footprint
 from airflow_tuner.lag import Flow
@@ -77,7 +77,7 @@ def room(group: Group, carried: Footprint) -> int:
         return room
     had = group.before.memory.limit or 0
     # On a node without room for the limit the kill comes again.
-    full = any(most < had for most in allowance.rooms(group.workload, group.seen).values())
+    full = any(most < had for most in group.bounds.rooms.values())
     if (endured.memory.limit or 0) < group.bounds.max and not full:
         return room
     if at is not None and group.seen.at - at > ENDURED:

@@ -42,10 +42,12 @@ def _held_back(case: Case, item: decide.Item) -> str:
 def _on_full_nodes(item: decide.Item) -> str:
     """Pods whose node has no room for what was decided; empty where there are none."""
     wanted = item.before.memory.limit or 0
-    behind = [pod for pod in item.workload.living if item.past.tuned and item.rooms.get(pod.name, wanted) < wanted]
+    behind = [
+        pod for pod in item.workload.living if item.past.tuned and item.bounds.rooms.get(pod.name, wanted) < wanted
+    ]
     if not behind:
         return ""
-    pod = min(behind, key=lambda pod: item.rooms[pod.name])
+    pod = min(behind, key=lambda pod: item.bounds.rooms[pod.name])
     pods = counted(len(behind), "pod", "pods")
     return (
         f"{pods} of {len(item.workload.living)} of {short(item.workload.label)} cannot have the limit of "
@@ -57,4 +59,4 @@ def _on_full_nodes(item: decide.Item) -> str:
 def _told(item: decide.Item, pod: Pod) -> str:
     node = item.seen.room.node(pod.node)
     of = "" if node is None else f" ({readable(node.held)} of {readable(node.allocatable)} are requested by others)"
-    return f"{short(pod.name)} on the node {short(pod.node)} at most {readable(item.rooms[pod.name])}{of}"
+    return f"{short(pod.name)} on the node {short(pod.node)} at most {readable(item.bounds.rooms[pod.name])}{of}"
