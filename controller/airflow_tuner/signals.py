@@ -185,13 +185,14 @@ EVEN = 0.97
 0.95, a rise that halves every six hours 0.93."""
 
 
-def _growing(hours: int, floors: int) -> str:
+def growing(hours: float, floors: int) -> str:
     """Slope of the floors of anonymous memory of so many successive windows, where they rise evenly.
 
     A floor is the least of a window: what tasks take and give back is not in it. Five floors six hours apart compare
     the same hour of two days, so that no daily peak rises through all of them.
     """
-    found = f"min_over_time({_RSS}[{hours}h])[{hours * floors}h:{hours}h]"
+    window, all_ = (f"{seconds:.0f}s" for seconds in (hours * HOUR, hours * HOUR * floors))
+    found = f"min_over_time({_RSS}[{window}])[{all_}:{window}]"
     # The standard deviation of times so far apart: slope x that / the floors' own is their correlation with time.
     apart = hours * HOUR * math.sqrt((floors**2 - 1) / 12)
     straight = f"deriv({found}) * {apart / EVEN:.0f} > stddev_over_time({found})"
@@ -203,7 +204,7 @@ LEAK_SPANS = {"growth_days": (6, 5), "growth_hours": (1, 6)}
 
 GROWTH = Signal(
     "growth",
-    apart({name: _growing(hours, floors) for name, (hours, floors) in LEAK_SPANS.items()}),
+    apart({name: growing(hours, floors) for name, (hours, floors) in LEAK_SPANS.items()}),
     "bytes per second",
     "no container's floor of anonymous memory rises evenly, or it is not known for long enough",
     parts=(*LEAK_SPANS,),

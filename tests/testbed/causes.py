@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from testbed import cgroups, demo, slow_files
@@ -14,7 +15,7 @@ from testbed.real_airflow import RealAirflow
 from testbed.telling import say
 
 DAG, SMALL, TWO = "short_tasks", "short_tasks_small_pool", "short_tasks_two_at_once"
-WAITS, FILES = "long_waits", "large_files"
+WAITS, FILES, TABLES = "long_waits", "large_files", "tables"
 LIMIT = 1000
 """MiB of the usual worker's limit."""
 MEBIBYTE = 2**20
@@ -42,7 +43,7 @@ class Cause:
 
     name: str
     wanted: str
-    """The finding that names it: reason, and after a slash a word of its message."""
+    """The finding that names it: reason, and after a slash a word of its message; empty: nothing is to be found."""
     bring_about: Callable[[RealAirflow], TakesAway]
     """Brings it about, and returns what takes it away."""
     follows: frozenset[str] = frozenset()
@@ -60,7 +61,7 @@ class Cause:
     def found(self, findings: list[dict[str, Any]]) -> bool:
         """Whether it was named."""
         reason, _, word = self.wanted.partition("/")
-        return any(item["reason"] == reason and word in item["message"] for item in findings)
+        return bool(reason) and any(item["reason"] == reason and word in item["message"] for item in findings)
 
 
 def values(slots: int = demo.SLOTS, limit: int = LIMIT, **core: object) -> dict[str, Any]:
@@ -189,12 +190,37 @@ def cached_files(real: RealAirflow) -> TakesAway:
     One larger than the limit never becomes active page cache, as it is read from its beginning each time: with
     1500 MiB under 1000 the working set stayed where it was (measured).
     """
-    return _then_a_new_worker(real, _run(real, FILES, mebibytes=_up_to(0.97, real)))
+    return in_a_worker_of_its_own(real, FILES, mebibytes=_up_to(0.97, real))
 
 
 def too_large_task(real: RealAirflow) -> TakesAway:
     """A task that loads more than the worker's limit."""
-    return _then_a_new_worker(real, _run(real, demo.DAG, mebibytes=2000, hold_seconds=3))
+    return in_a_worker_of_its_own(real, demo.DAG, mebibytes=2000, hold_seconds=3)
+
+
+def whole_table(real: RealAirflow) -> TakesAway:
+    """A task that loads a table of 117 MiB with pandas, as a whole: some 700 MiB where the worker has 500 left."""
+    return in_a_worker_of_its_own(real, TABLES)
+
+
+def table_in_chunks(real: RealAirflow) -> TakesAway:
+    """The same table, 100 000 lines at a time: some 110 MiB."""
+    return in_a_worker_of_its_own(real, TABLES, chunk=100_000)
+
+
+def runaway(real: RealAirflow) -> TakesAway:
+    """1000 tasks at once of a DAG that had 20 in ten minutes all the day before."""
+    return _run(real, DAG, count=1000, seconds=0)
+
+
+def usual_day(now: datetime) -> str:
+    """30 hours in which the DAG's tasks ended at that pace, until `now`: in OpenMetrics."""
+    first = now - timedelta(hours=30)
+    samples = (
+        f'airflow_task_duration_count{{dag_id="{DAG}",task_id="work"}} {2 * minute} {first.timestamp() + 60 * minute}'
+        for minute in range(30 * 60)
+    )
+    return "\n".join([*samples, "# EOF\n"])
 
 
 def killed_worker(real: RealAirflow) -> TakesAway:
@@ -239,7 +265,7 @@ def typing_error(real: RealAirflow) -> TakesAway:
 
 def unfit_slots(real: RealAirflow) -> TakesAway:
     """80 tasks for the default 16 slots under a limit that holds five."""
-    return _then_a_new_worker(real, _run(real, DAG, count=80, seconds=10))
+    return in_a_worker_of_its_own(real, DAG, count=80, seconds=10)
 
 
 USUAL = (
@@ -259,6 +285,8 @@ USUAL = (
     Cause("a task that takes 95 % of the limit", "MemoryHeadroomLow", large_task, LONG | {"ConcurrencyExceedsMemory"}),
     Cause("a file that fits, read again and again", "PageCacheNotDemand", cached_files),
     Cause("a task larger than the limit", "OutOfMemory", too_large_task, frozenset({"ConcurrencyExceedsMemory"})),
+    Cause("a table read whole with pandas", "OutOfMemory", whole_table, frozenset({"ConcurrencyExceedsMemory"})),
+    Cause("the same table in chunks", "", table_in_chunks, within=120),
     Cause(
         "a scheduler with 0.01 cores",
         "SchedulerUnderResourced",
@@ -311,15 +339,37 @@ LOCAL = (
     ),
 )
 
-RIGS: Mapping[str, tuple[dict[str, Any], tuple[Cause, ...]]] = {
-    "two slots": (values(), USUAL),
-    "eight slots": (values(8, 2000), ROOM),
-    "parallelism 4, eight slots": (values(8, 2000, parallelism=FOUR), CAPPED),
-    "parallelism 4, four slots": (values(FOUR, 1500, parallelism=FOUR), DIED),
-    "16 slots, 900 MiB": (values(16, 900), UNFIT),
-    "LocalExecutor, parallelism 4": (local(FOUR), LOCAL),
+RAN_AWAY = (
+    Cause(
+        "1000 tasks of a DAG that had 20 in ten minutes",
+        "RunawayTasks",
+        runaway,
+        frozenset({"QueueLagHigh"}),
+        within=900,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Rig:
+    """An Airflow, and what is brought about there."""
+
+    values: Mapping[str, Any]
+    """Of the Airflow chart."""
+    causes: tuple[Cause, ...]
+    past: Callable[[datetime], str] | None = None
+    """What its Prometheus remembers of the time before."""
+
+
+RIGS: Mapping[str, Rig] = {
+    "two slots": Rig(values(), USUAL),
+    "eight slots": Rig(values(8, 2000), ROOM),
+    "a day before": Rig(values(8, 2000), RAN_AWAY, usual_day),
+    "parallelism 4, eight slots": Rig(values(8, 2000, parallelism=FOUR), CAPPED),
+    "parallelism 4, four slots": Rig(values(FOUR, 1500, parallelism=FOUR), DIED),
+    "16 slots, 900 MiB": Rig(values(16, 900), UNFIT),
+    "LocalExecutor, parallelism 4": Rig(local(FOUR), LOCAL),
 }
-"""Values of the Airflow chart, and what is brought about there."""
 
 
 def resize(real: RealAirflow, component: str, **limits: str) -> None:
@@ -363,6 +413,11 @@ def _processes(real: RealAirflow, component: str) -> tuple[int, ...]:
 def _running(real: RealAirflow) -> int:
     rows = real.services.postgresql.query("select count(*) from task_instance where state = 'running'")
     return int(rows[0][0])
+
+
+def in_a_worker_of_its_own(real: RealAirflow, dag: str, **params: object) -> TakesAway:
+    """A run of this DAG; what takes it away replaces the worker as well."""
+    return _then_a_new_worker(real, _run(real, dag, **params))
 
 
 def _then_a_new_worker(real: RealAirflow, end: TakesAway) -> TakesAway:

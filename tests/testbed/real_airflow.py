@@ -3,9 +3,10 @@
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,16 @@ def real_airflow(
     line: Line = AIRFLOW_3,
     scrape_interval: str = "5s",
     audit: bool = False,
+    past: Callable[[datetime], str] | None = None,
 ) -> Iterator[RealAirflow]:
     """Start all of it with these values of the Airflow chart, and leave nothing behind.
 
     Takes about a minute once everything is built; raises ProgramFailed with the sentence of `node.what_is_missing`
-    where this machine cannot. Says on standard error what it starts.
+    where this machine cannot. Says on standard error what it starts. Prometheus remembers what `past` makes of the
+    present, in OpenMetrics.
     """
     Area.sweep()
-    build(PROGRAMS)
+    build((*PROGRAMS, *(["promtool"] if past else [])))
     airflow_environment(line)
     with ExitStack() as stack:
         area = Area("node")
@@ -72,9 +75,10 @@ def real_airflow(
             stack.enter_context(control_plane)
         with _told("containerd and kubelet, until the node is Ready"):
             node.start()
-        prometheus = stack.enter_context(
-            Prometheus(area, scrape_configs(node, exporter, scrape_interval), address=node.address)
-        )
+        prometheus = Prometheus(area, scrape_configs(node, exporter, scrape_interval), address=node.address)
+        if past is not None:
+            prometheus.remember(past(datetime.now(UTC)))
+        stack.enter_context(prometheus)
         with _told(f"Airflow {line.version}, until all five components work"):
             airflow.start(values)
         yield RealAirflow(area, control_plane, node, services, exporter, prometheus, airflow)
