@@ -39,6 +39,11 @@ def added(command: Callable[..., None]) -> Callable[..., None]:
             type=click.Path(path_type=Path, dir_okay=False),
             help="Docker: file with the URL of the Celery broker.",
         ),
+        click.option(
+            "--database-url-file",
+            type=click.Path(path_type=Path, dir_okay=False),
+            help="Docker: file with the URL of Airflow's metadata database, for one who may read it.",
+        ),
     )
     return in_order(options, command)
 
@@ -50,13 +55,14 @@ def in_order(options: Sequence[Callable[..., Any]], command: Callable[..., None]
     return command
 
 
-def place(
+def place(  # noqa: PLR0913, PLR0917 - one argument per option
     policy: Path | None,
     sources: Path | None,
     prometheus: str | None,
     docker_host: str,
     state: Path | None,
     broker_url_file: Path | None,
+    database_url_file: Path | None,
     override_file: Path | None = None,
 ) -> "Place":
     """Where everything is, by these options; `UsageError` without a policy."""
@@ -68,4 +74,12 @@ def place(
     known = read_sources(sources) if sources else {}
     if prometheus:
         known["default"] = source_at(prometheus)
-    return standalone.Place(policy, docker_host, state or store.default_file(), known, broker_url_file, override_file)
+    return standalone.Place(
+        policy,
+        docker_host,
+        state or store.default_file(),
+        known,
+        broker=broker_url_file,
+        database=database_url_file,
+        override=override_file,
+    )

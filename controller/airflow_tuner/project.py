@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from airflow_tuner import actuator, api, compose, observe, parsing, prometheus, signals, status, telemetry
 from airflow_tuner.broker import Broker
+from airflow_tuner.database import Counts, Database
 from airflow_tuner.engine import Engine, Gone
 from airflow_tuner.errors import Misconfigured, Refused, TunerError
 from airflow_tuner.gauges import Gauge, Gauges, Row, reading
@@ -39,7 +40,10 @@ TOGETHER = 10.0
 """Seconds within which a container that ends by SIGKILL after an out-of-memory kill in it died of that."""
 SIGKILLED = "137"
 EVENTS = {"event": ["oom", "die", "kill", "start"]}
-UNREAD = "Neither a Prometheus (--prometheus) nor the broker (--broker-url-file) tells how tasks flow."
+UNREAD = (
+    "Neither a Prometheus (--prometheus) nor the broker (--broker-url-file) nor the metadata database "
+    "(--database-url-file) tells how tasks flow."
+)
 BUSY = "slots"
 """The name under which the busiest moment of each minute is kept, beside the minutes of containers."""
 SWAP = 2
@@ -62,7 +66,9 @@ class Told:
     """What is wrong with what Airflow says of itself."""
     naming: str = ""
     tasks: telemetry.Tasks | None = None
-    """How tasks flow, where the broker tells it."""
+    """How tasks flow, where the broker or the database tells it."""
+    of_database: str = ""
+    """What is wrong with the metadata database."""
 
 
 @dataclass
@@ -74,6 +80,7 @@ class Project:
     gauges: Gauges = field(default_factory=Gauges)
     source: Prometheus | None = None
     broker: Broker | None = None
+    database: Database | None = None
     tally: Tally = field(default_factory=Tally)
     """How tasks flow, where no Prometheus tells it."""
     told: Told = Told()
@@ -114,7 +121,7 @@ class Project:
         heard = observe.Heard(told.values, "", problem, told.slots, told.broker, told.naming, asks)
         found = observe.observed(spec, workloads, line, heard, now, runs)
         if told.tasks is not None:
-            found = replace(found, airflow=telemetry.Airflow(tasks=told.tasks))
+            found = replace(found, airflow=telemetry.Airflow(tasks=told.tasks, problem=told.of_database))
         return replace(found, workloads=workloads, metrics=self._metrics(workloads), admission=False)
 
     async def _hear(
@@ -125,12 +132,24 @@ class Project:
             self._slots(spec, workloads), self._airflow(spec, workloads, line, prior)
         )
         running = [pod for one in workloads if one.component == "worker" for pod in one.living if pod.running]
+        if self.source is not None:
+            return Told(slots, broker, values, problem, naming)
+        counts, of_database = await self._in_database()
         tasks = None
-        if self.source is None and self.broker is not None and slots:
+        if counts is not None or slots:
             # With a worker that does not answer, what is busy is not known: then it counts as at the last look.
             whole = len(slots) == len(running)
-            tasks = await self._counted(self.broker, slots, now) if whole else self.told.tasks
-        return Told(slots, broker, values, problem, naming, tasks)
+            tasks = await self._counted(counts, slots, now) if whole or not slots else self.told.tasks
+        return Told(slots, broker, values, of_database or problem, naming, tasks, of_database)
+
+    async def _in_database(self) -> tuple[Counts | None, str]:
+        """What the metadata database knows of tasks, and what is wrong with it."""
+        if self.database is None:
+            return None, ""
+        try:
+            return await self.database.counts(), ""
+        except TunerError as error:
+            return None, str(error)
 
     async def _unless_hurried(self, work: Coroutine[Any, Any, _T], otherwise: _T) -> _T:
         """What `work` comes to; `otherwise` where something has been killed and waits for its answer."""
@@ -142,19 +161,30 @@ class Project:
             task.cancel()
             hurry.cancel()
 
-    async def _counted(self, broker: Broker, slots: Mapping[str, Slots], now: datetime) -> telemetry.Tasks | None:
-        """How tasks flow, as the broker and the workers say; `None`: they do not."""
+    async def _counted(
+        self, counts: Counts | None, slots: Mapping[str, Slots], now: datetime
+    ) -> telemetry.Tasks | None:
+        """How tasks flow, as the database or else the broker says, and the workers; `None`: they do not."""
         if not self._began:
             for row in self.store.minutes(BUSY):
                 self.tally.keep(row.minute, int(row.anonymous))
             self._began = True
-        try:
-            queued = await broker.queued(sorted({queue for one in slots.values() for queue in one.queues}))
-        except TunerError:
+        running = 0
+        if counts is not None:
+            queued, running = counts.queued, sum(counts.running.values())
+        elif self.broker is not None:
+            try:
+                queued = await self.broker.queued(sorted({queue for one in slots.values() for queue in one.queues}))
+            except TunerError:
+                return None
+        else:
             return None
-        if (ended := self.tally.add(now, queued, slots)) is not None:
+        if (ended := self.tally.add(now, queued, slots, running)) is not None:
             self.store.keep([Row(BUSY, ended[0], ended[1], 0.0, 0.0)])
-        return self.tally.tasks(queued)
+        tasks = self.tally.tasks(queued)
+        if tasks is None or counts is None:
+            return tasks
+        return replace(tasks, pools=counts.pools, running=counts.running)
 
     async def sample(self, now: datetime) -> None:
         """Read the memory and CPU of what runs."""

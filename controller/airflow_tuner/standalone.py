@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from airflow_tuner import api, checkpoint, compose, learning, override, policies, project, reconcile, status, witness
 from airflow_tuner.budget import EXEMPT, Ledger
+from airflow_tuner.database import database_of
 from airflow_tuner.engine import Engine
 from airflow_tuner.errors import Misconfigured, TunerError
 from airflow_tuner.history import History
@@ -62,6 +63,8 @@ class Place:
     sources: Mapping[str, Source]
     broker: Path | None = None
     """File with the broker's URL."""
+    database: Path | None = None
+    """File with the metadata database's URL."""
     override: Path | None = None
     """Where what was decided is written for docker compose."""
 
@@ -108,16 +111,18 @@ async def look_once(place: Place) -> Look:
 
 @asynccontextmanager
 async def _project(place: Place, store: Store) -> AsyncIterator[Project]:
-    broker = project.broker_of(place.broker)
+    broker, metadata = project.broker_of(place.broker), database_of(place.database)
     try:
         async with Engine(place.engine) as engine:
             source = policies.parsed(_read(place))[0].metrics.source
             known = place.sources.get(source)
             asked = None if known is None else Prometheus(source, known)
-            yield Project(engine, store, source=asked, broker=broker)
+            yield Project(engine, store, source=asked, broker=broker, database=metadata)
     finally:
         if broker is not None:
             broker.close()
+        if metadata is not None:
+            await metadata.close()
 
 
 def _read(place: Place) -> Object:

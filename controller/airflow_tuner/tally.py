@@ -38,9 +38,14 @@ class Tally:
     _minute: tuple[int, int] = (-1, 0)
     """The present minute, and the most slots busy at once in it."""
 
-    def add(self, at: datetime, queued: Mapping[str, int], workers: Mapping[str, Slots]) -> tuple[int, int] | None:
-        """One more look; a minute that ended with it, and the most slots busy at once in it."""
-        busy = sum(slots.busy for slots in workers.values())
+    def add(
+        self, at: datetime, queued: Mapping[str, int], workers: Mapping[str, Slots], running: int = 0
+    ) -> tuple[int, int] | None:
+        """One more look; a minute that ended with it, and the most slots busy at once in it.
+
+        `running`: tasks that run, where somebody else than the workers tells it.
+        """
+        busy = max(running, sum(slots.busy for slots in workers.values()))
         begun = {name: slots.begun for name, slots in workers.items() if slots.begun is not None}
         self._looks.append(Look(at, sum(queued.values()), busy, begun))
         while self._looks[0].at < at - self.window:

@@ -129,12 +129,12 @@ def test_a_limit_range_that_refuses_the_tuned_pods_of_a_stateful_set(
 
 @pytest.fixture
 def node(area: Area, chart: ControlPlane, airflow: PlayedAirflow) -> Iterator[VirtualNode]:
-    """A node of 2000 MiB, whose containers eat on command."""
+    """A node of 2000 MiB, whose containers eat on command; of the test's own, as another's pods end after it does."""
     with VirtualNode(
         area,
         chart,
         Eaters(),
-        name="no-room",
+        name=node_of(airflow),
         namespace=airflow.namespace,
         memory=2000 * MEBIBYTE,
         taints=[TAINT],
@@ -142,17 +142,29 @@ def node(area: Area, chart: ControlPlane, airflow: PlayedAirflow) -> Iterator[Vi
         yield node
 
 
-PLACE = {
-    "tolerations": [{"key": TAINT["key"], "operator": "Exists"}],
-    "nodeSelector": {"kubernetes.io/hostname": "no-room"},
-}
+def node_of(airflow: PlayedAirflow) -> str:
+    """Its name."""
+    return f"node-{airflow.namespace[-8:]}"
+
+
+def placed(airflow: PlayedAirflow) -> dict[str, Any]:
+    """What brings a pod there."""
+    return {
+        "tolerations": [{"key": TAINT["key"], "operator": "Exists"}],
+        "nodeSelector": {"kubernetes.io/hostname": node_of(airflow)},
+    }
 
 
 def fill(airflow: PlayedAirflow, request: str) -> None:
     """Another pod that takes so much of the node."""
     fills = {"name": "fills", "image": "none:local", "resources": {"requests": {"memory": request}}}
     airflow.apply(
-        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "fills"}, "spec": {"containers": [fills], **PLACE}}
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "fills"},
+            "spec": {"containers": [fills], **placed(airflow)},
+        }
     )
     eventually(lambda: airflow.get("pod", "fills")["status"]["phase"] == "Running", "it is placed")
 
@@ -161,7 +173,7 @@ def place_worker(airflow: PlayedAirflow) -> None:
     """A worker on the node."""
     labels = {**LABELS, "component": "worker"}
     resources = {"requests": {"memory": "512Mi"}, "limits": {"memory": "700Mi"}}
-    pod = {"containers": [{"name": "worker", "image": "airflow:local", "resources": resources}], **PLACE}
+    pod = {"containers": [{"name": "worker", "image": "airflow:local", "resources": resources}], **placed(airflow)}
     template = {"metadata": {"labels": labels}, "spec": pod}
     spec = {"replicas": 1, "selector": {"matchLabels": labels}, "template": template}
     metadata = {"name": "airflow-worker", "labels": labels}
@@ -181,7 +193,7 @@ def test_a_limit_rises_as_far_as_its_node_has_room_and_no_further(
     assert isinstance(eaters, Eaters)
     node.ask(lambda: eaters.eat(name, 2000))
     eventually(lambda: running(airflow) == ("512Mi", "900Mi"), f"the kill is answered\n{operator.log()}", 60)
-    assert "the node no-room carries no more than 900 MiB for" in airflow.status()["history"][0]["message"]
+    assert f"the node {node.name} carries no more than 900 MiB for" in airflow.status()["history"][0]["message"]
     node.ask(lambda: eaters.eat(name, 2000))
     eventually(lambda: "MemoryRoomShort" in findings(airflow), f"a second one changes nothing\n{operator.log()}", 60)
     eventually(lambda: running(airflow) == ("512Mi", "900Mi"), "it runs again with what it had")

@@ -32,7 +32,6 @@ async def workloads(cluster: Cluster, airflow: PlayedAirflow) -> tuple[Workload,
 
 
 def test_a_node_is_seen_with_what_others_request_there(airflow: PlayedAirflow, node: VirtualNode) -> None:
-    assert node.name == "no-room"
     fill(airflow, "300Mi")
     place_worker(airflow)
 
@@ -40,7 +39,7 @@ def test_a_node_is_seen_with_what_others_request_there(airflow: PlayedAirflow, n
         async with await Cluster.connect(airflow.control_plane.kubeconfig) as cluster:
             rooms, own = Rooms(cluster), await workloads(cluster, airflow)
             seen = await rooms.of(airflow.namespace, own, NOW)
-            assert seen.nodes == (Node("no-room", 2000 * MEBIBYTE, 300 * MEBIBYTE),)
+            assert seen.nodes == (Node(node.name, 2000 * MEBIBYTE, 300 * MEBIBYTE),)
             assert (seen.largest or 0) >= 2000 * MEBIBYTE
             before = cluster.calls
             assert await rooms.of(airflow.namespace, own, NOW + EVERY - SECOND) == seen
@@ -51,7 +50,7 @@ def test_a_node_is_seen_with_what_others_request_there(airflow: PlayedAirflow, n
             assert cluster.calls == before + 6, "and the nodes, and the pods of one"
             airflow.kubectl("delete", "pod", "fills", "--grace-period=0", "--force")
             later = await rooms.of(airflow.namespace, own, NOW + 2 * NODES_EVERY)
-            assert later.nodes == (Node("no-room", 2000 * MEBIBYTE, 0),)
+            assert later.nodes == (Node(node.name, 2000 * MEBIBYTE, 0),)
 
     asyncio.run(play())
 
@@ -95,10 +94,8 @@ def test_without_the_rights_nothing_is_known_and_the_log_says_so_once(
     assert any("that nodes would tell is not looked at" in line for line in told)
 
 
-def test_nodes_whose_pods_may_not_be_seen_are_not_taken_for_empty(
-    airflow: PlayedAirflow, node: VirtualNode, tmp_path: Path
-) -> None:
-    assert node.name == "no-room"
+@pytest.mark.usefixtures("node")
+def test_nodes_whose_pods_may_not_be_seen_are_not_taken_for_empty(airflow: PlayedAirflow, tmp_path: Path) -> None:
     place_worker(airflow)
     account = f"{airflow.namespace}:some"
     airflow.kubectl("create", "serviceaccount", "some")

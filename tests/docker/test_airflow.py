@@ -86,6 +86,27 @@ def test_a_task_that_does_not_fit_succeeds_at_its_retry_while_the_worker_lives_o
     assert "OutOfMemory" in str(running.status()["findings"])
 
 
+def test_without_metrics_the_database_tells_that_a_pool_is_full_and_slots_stay(
+    real: RealProject, tuner: Start, tmp_path: Path
+) -> None:
+    airflow, dag = real.airflow, "short_tasks_small_pool"
+    airflow.wait_for_dag(dag)
+    airflow.set_pool("small", 1)
+    url = tmp_path / "database-url"
+    url.write_text(f"postgresql+psycopg2://{airflow.services.postgresql.url}")
+    worker = {"name": "*", "memory": {"min": "256Mi", "max": "3Gi"}, "concurrency": {"min": 2, "max": 8}}
+    running = tuner({"workers": [worker]}, "--database-url-file", str(url))
+    run = airflow.trigger(dag, {"count": 20, "seconds": 5})
+
+    def told() -> list[str]:
+        return [item["message"] for item in running.status().get("findings", []) if item["target"] == "pool/small"]
+
+    airflow.wait_until(lambda: bool(told()), "the pool to be named", 120)
+    airflow.end_run(dag, run)
+    assert told()[0].startswith("PoolExhausted: The pool small is full (1 running, 0 queued)")
+    assert not [event for event in running.events("Tuned") if "Exhausted" in event["reason"]]
+
+
 def test_the_parsing_interval_changes_by_a_new_container_and_a_bad_one_is_taken_back(
     real: RealProject, tuner: Start
 ) -> None:

@@ -30,13 +30,9 @@ def airflow_metrics_missing(case: Case) -> Iterator[Finding]:
     """Slots or parsing are to be tuned, and Airflow's own series are not there."""
     problem = case.seen.airflow.problem
     if (case.spec.tunes_slots or case.spec.tunes_parsing) and problem and case.seen.metrics.state is MetricsState.FRESH:
-        yield Finding(
-            "AirflowMetricsMissing",
-            Severity.WARNING,
-            "policy",
-            f"{problem} Until then, slots and parsing are left alone; memory is tuned.",
-            case.seen.at,
-        )
+        # Where the broker and the workers tell how tasks flow, only some causes are not known.
+        left = "" if case.seen.airflow.tasks else " Until then, slots and parsing are left alone; memory is tuned."
+        yield Finding("AirflowMetricsMissing", Severity.WARNING, "policy", f"{problem}{left}", case.seen.at)
 
 
 def broker_unavailable(case: Case) -> Iterator[Finding]:
