@@ -1,6 +1,6 @@
 """What `make prove CASE=leak-shape` measures: a leak in a real Airflow, in the eyes of the question that finds leaks.
 
-That question compares floors of hours, and the rule wants a day of them. Here an hour is a minute.
+That question compares floors of hours, and the rule wants a day of them. Here an hour is half a minute.
 """
 
 import time
@@ -14,11 +14,11 @@ from testbed import causes
 from testbed.real_airflow import RealAirflow, real_airflow
 from testbed.telling import say
 
-HOUR = 1 / 60
-"""Hours in what stands for an hour."""
+HOUR = 1 / 120
+"""Hours in what stands for an hour: half a minute."""
 HOURS, FLOORS = signals.LEAK_SPANS["growth_hours"]
-SECONDS = 60 * HOURS * (FLOORS + 3)
-"""How long each lasts: the windows, the first of which needs another before it, and a minute for it to begin."""
+SECONDS = 3600 * HOUR * HOURS * (FLOORS + 3)
+"""How long each lasts: the windows, the first of which needs another before it, and two for it to begin."""
 KIBIBYTES = 512
 """That the leaking task keeps in each second."""
 
@@ -50,9 +50,9 @@ def leak_shape() -> str:
         for one in shapes
     ]
     return (
-        f"Real Airflow, real cAdvisor, scraped every 5 s: the question of the catalogue with {FLOORS} windows of a\n"
-        f"minute in place of {FLOORS} of an hour. A leak of {KIBIBYTES} KiB/s is {60 * KIBIBYTES / 1024:.0f} MiB per\n"
-        f"minute. Each runs for {SECONDS:.0f} s in a worker that was born for it.\n\n"
+        f"Real Airflow, real cAdvisor, scraped every 5 s: the question of the catalogue with {FLOORS} windows of half\n"
+        f"a minute in place of {FLOORS} of an hour. A leak of {KIBIBYTES} KiB/s is {60 * KIBIBYTES / 1024:.0f} MiB\n"
+        f"per minute. Each runs for {SECONDS:.0f} s in a worker that was born for it.\n\n"
         "| what runs in the worker | anonymous (MiB) | working set (MiB) | rise told (MiB per minute) |\n"
         "|---|---|---|---|\n" + "\n".join(rows) + "\n\nDays of it are judged in tests/edges/test_growth.py and on the "
         "page of the modelled Airflow.\n"
