@@ -75,7 +75,7 @@ def assess(
     several = seen.executors.several
     found = lag.flow(workload, pods, total, tasks, objective, alone=group.alone, several=several) if tasks else None
     running = found.running if found is not None else 0
-    carried = footprint(pods, slots, running, past, seen.line)
+    carried = footprint(pods, slots, running, past, seen.line, seen.at)
     facts = Assessment(slots, found, carried)
     if (raised := _raised(group, carried)) is not None:
         return replace(facts, step=raised)

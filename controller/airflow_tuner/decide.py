@@ -149,7 +149,7 @@ class Item:
         slots = max(self.slots.slots or 0, *there, 0)
         if not slots or self.slots.footprint is not None:
             return self.slots.footprint, slots or None
-        return footprint(pods, slots, 0, self.past, self.seen.line), slots
+        return footprint(pods, slots, 0, self.past, self.seen.line, self.seen.at), slots
 
     @functools.cached_property
     def parsing(self) -> parsing.Assessment:

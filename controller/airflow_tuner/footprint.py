@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
-from airflow_tuner import quantity
+from airflow_tuner import leak, quantity
 from airflow_tuner.model import Pod
 from airflow_tuner.quantity import readable
 from airflow_tuner.steps import PROBE_SPIKE, Past
@@ -70,32 +71,39 @@ class Footprint:
         return f"{readable(self.base)} + slots x {readable(self.per_slot)} + {readable(self.tail)}"
 
 
-def footprint(pods: Sequence[Pod], slots: int, running: int, past: Past, line: str | None) -> Footprint:
+def footprint(pods: Sequence[Pod], slots: int, running: int, past: Past, line: str | None, now: datetime) -> Footprint:
     """What a slot takes here: as the table says, or more where full workers show it.
 
-    `slots` of each worker, `running` tasks in all of them. A kill says that more than its limit was wanted.
+    `slots` of each worker, `running` tasks in all of them. A kill says that more than its limit was wanted; what a pod
+    has leaked is no task's.
     """
-    return _fitted(pods, slots, running, past, BASE[line or NEEDS_MORE], PER_SLOT[line or NEEDS_MORE])
+    return _fitted(pods, slots, running, past, BASE[line or NEEDS_MORE], PER_SLOT[line or NEEDS_MORE], now)
 
 
-def in_scheduler(pods: Sequence[Pod], slots: int, running: int, past: Past, line: str | None) -> Footprint | None:
+def in_scheduler(
+    pods: Sequence[Pod], slots: int, running: int, past: Past, line: str | None, now: datetime
+) -> Footprint | None:
     """The same of a scheduler that runs tasks itself; `None` where it was not measured on this Airflow line."""
     if line not in SCHEDULER:
         return None
     # Its slots are there from its start: another number of them is another start.
-    return replace(_fitted(pods, slots, running, past, SCHEDULER[line], PER_TASK[line]), grown=0)
+    return replace(_fitted(pods, slots, running, past, SCHEDULER[line], PER_TASK[line], now), grown=0)
 
 
-def _fitted(pods: Sequence[Pod], slots: int, running: int, past: Past, base: int, fixed: int) -> Footprint:
+def _fitted(
+    pods: Sequence[Pod], slots: int, running: int, past: Past, base: int, fixed: int, now: datetime
+) -> Footprint:
     usual_busy = running / len(pods) if pods else 0
     found = []
     for pod in pods:
         busy = pod.slots.busy if pod.slots is not None else usual_busy
-        if pod.usage.anonymous is not None and busy >= max(1, FULL_ENOUGH * slots):
-            found.append((pod.usage.anonymous.value - base) / (busy + WARM * max(0, slots - busy)))
+        held = leak.without(pod.usage.anonymous, pod, now)
+        if held is not None and busy >= max(1, FULL_ENOUGH * slots):
+            found.append((held - base) / (busy + WARM * max(0, slots - busy)))
     per_slot = max(fixed, int(max(found, default=0)))
     usual = base + slots * per_slot
-    tails = [int(pod.usage.anonymous_day.value) - usual for pod in pods if pod.usage.anonymous_day is not None]
+    most = (leak.without(pod.usage.anonymous_day, pod, now) for pod in pods)
+    tails = [int(held) - usual for held in most if held is not None]
     if past.raised is not None and past.raised.before is not None:
         tails.append(past.raised.before + PROBE_SPIKE - usual)
     return Footprint(base, per_slot, max([PROBE_SPIKE, *tails]), measured=per_slot > fixed)

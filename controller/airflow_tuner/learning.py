@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from airflow_tuner import api, cores, lag, quantity, runaway, sizing
+from airflow_tuner import api, cores, lag, leak, quantity, runaway
 from airflow_tuner.history import HOURS, History, hour_of, of_cpu, of_tasks
 from airflow_tuner.model import Observation, Pod, Workload
 from airflow_tuner.quantity import MEBIBYTE
@@ -116,7 +116,7 @@ def _asked(seen: Observation, workload: Workload, objective: int) -> int | None:
 def _held(pod: Pod, now: datetime) -> float | None:
     """The most that a pod held within the window, where that is of this hour, without what it has leaked."""
     sample = pod.usage.anonymous
-    return None if sample is None or hour_of(sample.at) != hour_of(now) else sizing.unleaked(pod, now)
+    return None if sample is None or hour_of(sample.at) != hour_of(now) else leak.without(sample, pod, now)
 
 
 def _taken(spec: api.Spec, seen: Observation, workload: Workload) -> int | None:

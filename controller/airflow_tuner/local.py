@@ -75,7 +75,7 @@ def footprint(pods: Sequence[Pod], slots: int, seen: Observation, past: Past) ->
     """What tasks take in a scheduler; `None` where it was not measured on this Airflow line."""
     tasks = seen.airflow.tasks
     running = tasks.running_in(None) if tasks is not None and not seen.executors.several else 0
-    return in_scheduler(pods, slots, running, past, seen.line)
+    return in_scheduler(pods, slots, running, past, seen.line, seen.at)
 
 
 def _capped(pods: Sequence[Pod], slots: int, seen: Observation, past: Past) -> str:

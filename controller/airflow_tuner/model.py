@@ -85,8 +85,10 @@ class Usage:
     """Anonymous memory a day ago, in bytes: where it is known, that day was seen."""
     growth_days: Sample | None = None
     """Bytes per second by which its floor of anonymous memory rises evenly, seen over a day and a half."""
+    growth_by_day: Sample | None = None
+    """Bytes per second by which that floor is above that of the same hours of the day before, seen for two days."""
     growth_hours: Sample | None = None
-    """The same, seen over hours."""
+    """The same as over a day and a half, seen over hours."""
     cpu: Sample | None = None
     """Cores in use, averaged over the window."""
     cpu_of_rounds: Sample | None = None

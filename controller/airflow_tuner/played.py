@@ -6,7 +6,7 @@ force as the operator would bring it: memory in place, slots while the worker ru
 
 import math
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from airflow_tuner import quantity, scraped
@@ -34,6 +34,7 @@ MI = quantity.MEBIBYTE
 PARALLELISM = 10000
 """core.parallelism: never in the way."""
 
+PROCESSOR = "airflow-dag-processor-0"
 GRACE = 600
 """Seconds, the official chart's."""
 
@@ -85,14 +86,17 @@ class Played:
 
     def carry_out(self, answer: Answer) -> None:
         """Bring into force what was decided."""
-        weeks = self.weeks
+        weeks, first = self.weeks, next((wait.pod for wait in answer.waiting if not wait.blocked), None)
+        for worker in weeks.living:
+            if _name(worker) == first:
+                weeks.restart(worker, worker.limit, worker.request)
         for target in answer.targets:
             if target.tuned is None:
                 continue
             if target.target == "worker/default":
                 for worker in weeks.living:
                     self._change(worker, target)
-            elif target.target == "dag-processor" and any(not wait.blocked for wait in answer.waiting):
+            elif target.target == "dag-processor" and first == PROCESSOR:
                 desired, now = target.desired, weeks.parser
                 interval, processes = desired.interval or now.interval, desired.processes or now.processes
                 if (interval, processes) != (now.interval, now.processes):
@@ -200,11 +204,11 @@ class Played:
 
     def _workers(self, at: datetime) -> Workload:
         template, slots = self.template, self.weeks.scenario.slots
-        pods = tuple(self._worker(worker, at) for worker in self.weeks.living)
         stated = {
             "AIRFLOW__CELERY__WORKER_CONCURRENCY": f"{slots}",
             "AIRFLOW__CELERY__WORKER_AUTOSCALE": f"{slots},{slots}",
         }
+        pods = tuple(replace(self._worker(worker, at), environment=stated) for worker in self.weeks.living)
         return Workload(
             target="worker/default",
             component="worker",
@@ -224,7 +228,7 @@ class Played:
         )
 
     def _worker(self, worker: Worker, at: datetime) -> Pod:
-        weeks, name = self.weeks, f"airflow-worker-{worker.number}"
+        weeks, name = self.weeks, _name(worker)
         limit = None if math.isinf(worker.limit) else round(worker.limit * MI)
         memory = Memory(None if math.isinf(worker.request) else round(worker.request * MI), limit)
         begin = at - timedelta(minutes=weeks.minute)
@@ -314,3 +318,8 @@ class Played:
             environment=template,
             stated=stated,
         )
+
+
+def _name(worker: Worker) -> str:
+    """Of its pod."""
+    return f"airflow-worker-{worker.number}"

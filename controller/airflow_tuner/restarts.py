@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from airflow_tuner import api, environment, lag
+from airflow_tuner import api, environment, lag, leak
 from airflow_tuner.model import Decision, Memory, Observation, Pod, TargetDecision, Workload
 from airflow_tuner.past import from_tuned, whole
-from airflow_tuner.quantity import readable
+from airflow_tuner.quantity import MEBIBYTE, readable
 from airflow_tuner.sentence import short
 
 BORN_LATER = timedelta(seconds=5)
 """A pod created this soon after a decision may have been admitted before the API server knew of it."""
 
 SLOTS = "slots"
+LEAKED = "memory: it has leaked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,8 @@ def waiting(spec: api.Spec, seen: Observation, decision: Decision) -> tuple[Wait
     found = [
         Waiting(target, pod, ", ".join(what), _blocked(spec, seen, target, pod, what) or unready)
         for target in decision.targets
-        if target.tuned is not None
         for pod in target.workload.living
-        if _ours(target, pod) and (what := [*_what(target, pod, seen.line, live=live)])
+        if _ours(target, pod) and (what := [*_what(target, pod, seen.line, live=live), *_leaked(spec, seen, pod)])
     ]
     # A worker that does nothing loses nothing.
     found.sort(key=lambda item: (bool(item.blocked), item.pod.slots.busy if item.pod.slots else 0, item.pod.name))
@@ -69,7 +69,16 @@ def _ours(target: TargetDecision, pod: Pod) -> bool:
     return bool(pod.decision) or pod.resized or as_template
 
 
+def _leaked(spec: api.Spec, seen: Observation, pod: Pod) -> Iterator[str]:
+    """What only a restart gives back; not waited for where none is allowed."""
+    if spec.changes.restarts.allowed and leak.much(pod, seen.at):
+        found = readable(int(leak.leaked(pod, seen.at)))
+        yield f"{LEAKED} {found} since its start, {leak.pace(pod) * 3600 / MEBIBYTE:.1f} MiB/h"
+
+
 def _what(target: TargetDecision, pod: Pod, line: str | None, *, live: bool) -> Iterator[str]:
+    if target.tuned is None:
+        return
     workload, desired = target.workload, target.desired
     limit = (from_tuned(target.tuned) or Memory()).limit
     if limit is not None and pod.memory.limit is None:
@@ -93,13 +102,15 @@ def _blocked(spec: api.Spec, seen: Observation, target: TargetDecision, pod: Pod
     if told := _forbidden(spec, seen):
         return told
     since = datetime.fromisoformat(target.tuned.since) if target.tuned is not None else seen.at
-    if seen.admission and pod.created > since + BORN_LATER:
+    given = [part for part in what if not part.startswith(LEAKED)]
+    if given and seen.admission and pod.created > since + BORN_LATER:
         return "the admission policy did not give it this at its last creation"
     if seen.broker and all(part.startswith(SLOTS) for part in what):
         return "its slots change while it runs, once the Celery broker answers"
     if pod.held:
         return f"its annotation {pod.held} asks not to disrupt it"
-    if workload.component == "worker" and (longest := lag.longest(seen.airflow.tasks, (pod,)) or 0) > workload.grace:
+    runs = workload.component == "worker" and (pod.slots is None or pod.slots.busy > 0)
+    if runs and (longest := lag.longest(seen.airflow.tasks, (pod,)) or 0) > workload.grace:
         return f"its grace period of {workload.grace} s is shorter than a task of {longest:.0f} s"
     return seen.evictions.get(pod.name, "")
 

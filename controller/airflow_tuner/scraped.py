@@ -111,6 +111,7 @@ class Container:
             anonymous_day=sample(self._anonymous_day.at(minute)),
             anonymous_before=sample(None if before is None else before[1]),
             growth_days=sample(growth.get("growth_days")),
+            growth_by_day=sample(growth.get("growth_by_day")),
             growth_hours=sample(growth.get("growth_hours")),
             cpu=sample(sum(self._cpu) / len(self._cpu)),
             cpu_of_rounds=sample(sum(self._cpu) / len(self._cpu)),
@@ -133,22 +134,36 @@ class Container:
         """`signals.GROWTH`, anew each hour."""
         hour = minute // HOUR
         if self._growth[0] != hour:
-            for old in [old for old in self._floors if old < hour - 2 * 24]:
+            for old in [old for old in self._floors if old < hour - 4 * 24]:
                 del self._floors[old]
-            spans = signals.LEAK_SPANS.items()
-            found = {name: slope for name, (hours, count) in spans if (slope := self._slope(hour, hours, count))}
-            self._growth = (hour, found)
+            slopes = {name: self._slope(hour, *span) for name, span in signals.LEAK_SPANS.items()}
+            slopes["growth_by_day"] = self._slope_by_day(hour)
+            self._growth = (hour, {name: slope for name, slope in slopes.items() if slope})
         return self._growth[1]
+
+    def _floors_of(self, hour: int, hours: int, count: int) -> list[float] | None:
+        """The least of each of so many windows before this hour, the oldest first; `None`: not all are known."""
+        known = [self._floors.get(one) for one in range(hour - count * hours, hour)]
+        whole = [one for one in known if one is not None]
+        if len(whole) < len(known):
+            return None
+        return [min(whole[first : first + hours]) for first in range(0, len(whole), hours)]
+
+    def _slope_by_day(self, hour: int) -> float | None:
+        """The same against the floors of the same hours of the day before, where all of them rise alike."""
+        day = signals.LEAK_WINDOWS
+        floors = self._floors_of(hour, 24 // day, day * (signals.LEAK_DAYS + 1))
+        if floors is None:
+            return None
+        rises = [now - before for now, before in zip(floors[day:], floors, strict=False)]
+        mean = sum(rises) / len(rises)
+        return mean / (24 * signals.HOUR) if mean > 0 and min(rises) > signals.ALIKE * mean else None
 
     def _slope(self, hour: int, hours: int, count: int) -> float | None:
         """Bytes per second by which the floors of so many windows rise, where they do so evenly."""
-        floors = []
-        for number in range(count, 0, -1):
-            window = [self._floors.get(one) for one in range(hour - number * hours, hour - (number - 1) * hours)]
-            known = [one for one in window if one is not None]
-            if len(known) < len(window):
-                return None
-            floors.append(min(known))
+        floors = self._floors_of(hour, hours, count)
+        if floors is None:
+            return None
         middle = (count - 1) / 2
         mean = sum(floors) / count
         slope = sum((place - middle) * floor for place, floor in enumerate(floors)) / sum(

@@ -202,12 +202,38 @@ def growing(hours: float, floors: int) -> str:
 LEAK_SPANS = {"growth_days": (6, 5), "growth_hours": (1, 6)}
 """Hours of a window, and how many windows."""
 
+LEAK_DAYS = 2
+"""Days of which each is compared with the one before, window by window."""
+LEAK_WINDOWS = 4
+"""Windows of a day."""
+ALIKE = 0.5
+"""Least share that the smallest of these rises must have of the mean: what grew on one day alone is no leak."""
+
+
+def growing_by_day() -> str:
+    """Slope of such floors against those of the same hours of the day before, where all of them rise alike.
+
+    What memory does from day to night, as slots and tasks come and go, is in both and counts for nothing.
+    """
+    window, day = 24 // LEAK_WINDOWS, f"{24 * LEAK_DAYS}h"
+    floor = f"min_over_time({_RSS}[{window}h])"
+    found = f"({floor} - min_over_time({_RSS}[{window}h] offset 1d))[{day}:{window}h]"
+    alike = f"min_over_time({found}) > {ALIKE} * avg_over_time({found})"
+    whole = f"count_over_time({found}) >= {LEAK_DAYS * LEAK_WINDOWS}"
+    return f"avg_over_time({found}) / {24 * HOUR:.0f} and {alike} and {whole}"
+
+
+GROWTH_PARTS = {
+    **{name: growing(hours, floors) for name, (hours, floors) in LEAK_SPANS.items()},
+    "growth_by_day": growing_by_day(),
+}
+
 GROWTH = Signal(
     "growth",
-    apart({name: growing(hours, floors) for name, (hours, floors) in LEAK_SPANS.items()}),
+    apart({name: f"({promql})" for name, promql in GROWTH_PARTS.items()}),
     "bytes per second",
     "no container's floor of anonymous memory rises evenly, or it is not known for long enough",
-    parts=(*LEAK_SPANS,),
+    parts=(*GROWTH_PARTS,),
     lasts=600.0,
 )
 """It answers with the few that rise. It is asked every ten minutes, as it reads many samples and they change slowly."""

@@ -6,13 +6,13 @@ missing or new evidence.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
-from airflow_tuner import api, kills, planned, quantity
+from airflow_tuner import api, kills, leak, planned, quantity
 from airflow_tuner.footprint import Footprint
 from airflow_tuner.forecast import AHEAD, DAY, Forecast, forecast
 from airflow_tuner.history import History, hour_of
-from airflow_tuner.model import Memory, MetricsState, Observation, Pod, Values, Workload
+from airflow_tuner.model import Memory, MetricsState, Observation, Values, Workload
 from airflow_tuner.quantity import MEBIBYTE, readable
 from airflow_tuner.sentence import counted, first, short
 from airflow_tuner.steps import PROBE_SPIKE, Bounds, Past, Step
@@ -43,9 +43,6 @@ AFTER_KILL = timedelta(hours=6)
 
 AFTER_REFUSAL = timedelta(days=1)
 """So long after the API server refused pods with what was decided, nothing is raised for a forecast: a quota stays."""
-
-LEAK_FROM = 2 * MEBIBYTE / 3600
-"""Bytes per second from which memory that rises evenly is no demand."""
 
 AFTER_TEMPLATE = timedelta(days=1)
 """So long what the user has just set is not lowered: somebody may know what no history shows."""
@@ -97,7 +94,7 @@ def assess(subject: Subject) -> Sizing:
         ahead = planned.kept(ahead, history, hour, subject.seen.due)
     soon, held_for = spans(subject)
     foreseen = replace(max(ahead[:held_for], key=lambda one: one.safe), usual=max(one.usual for one in ahead[:soon]))
-    known = (unleaked(pod, subject.seen.at) for pod in workload.living)
+    known = (leak.without(pod.usage.anonymous, pod, subject.seen.at) for pod in workload.living)
     held = max((size for size in known if size is not None), default=0.0)
     carried = subject.law.need(subject.slots) if subject.law is not None and subject.slots else 0
     spike = PROBE_SPIKE if workload.probe is not None else 0
@@ -131,25 +128,6 @@ def spans(subject: Subject) -> tuple[int, int]:
         # Nobody follows the hours by hand, nor by restarts.
         return AHEAD, AHEAD
     return hour_of(subject.seen.at + LEAD) - hour_of(subject.seen.at) + 1, HELD
-
-
-def leaks(pod: Pod) -> float:
-    """Bytes per second by which its memory rises evenly; 0 where that is too little to tell."""
-    # Over hours alone a day's load rises as evenly.
-    told = pod.usage.growth_days
-    return told.value if told is not None and told.value >= LEAK_FROM else 0.0
-
-
-def unleaked(pod: Pod, now: datetime) -> float | None:
-    """The most that a pod held within the window, without what it has leaked since it started: that is no demand.
-
-    `None`: it is not known. So it is, too, where it cannot have leaked like this since its start.
-    """
-    if pod.usage.anonymous is None:
-        return None
-    age = 0.0 if pod.started is None else max(0.0, (now - pod.started).total_seconds())
-    left = pod.usage.anonymous.value - leaks(pod) * age
-    return left if left > 0 else None
 
 
 def equal(spec: api.Spec, workload: Workload) -> bool:
@@ -242,7 +220,7 @@ def _memory_held(subject: Subject, history: History) -> str:
         "not all workers say how many slots they have": subject.workload.component == "worker"
         and seen.broker is not None
         and any(pod.running is not None and pod.slots is None for pod in living),
-        "they leak": any(leaks(pod) for pod in living),
+        "they leak": any(leak.pace(pod) for pod in living),
         "something was killed for memory within six hours": killed
         or seen.within(past.raised.at if past.raised else None, AFTER_KILL)
         or seen.within(past.endured_at, AFTER_KILL),

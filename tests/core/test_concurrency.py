@@ -578,20 +578,20 @@ def test_a_recommendation_moves_inside_bounds_that_were_lowered() -> None:
 
 def test_a_slot_takes_what_full_workers_show_and_never_less_than_the_table() -> None:
     pods = [pod(usage=usage(anonymous=1255), slots=slots(4)), pod("b", usage=usage(anonymous=9000), slots=slots(4, 1))]
-    found = footprint.footprint(pods, 4, 5, Past(), "3")
+    found = footprint.footprint(pods, 4, 5, Past(), "3", NOW)
     assert (found.per_slot, found.measured) == (250 * MI, True)
-    small = footprint.footprint([pod(usage=usage(anonymous=300), slots=slots(4))], 4, 4, Past(), "3")
+    small = footprint.footprint([pod(usage=usage(anonymous=300), slots=slots(4))], 4, 4, Past(), "3", NOW)
     assert (small.per_slot, small.measured) == (86 * MI, False)
 
 
 def test_a_days_peak_beyond_the_slots_usual_stays_in_reserve() -> None:
-    found = footprint.footprint([pod(usage=usage(anonymous_day=1499), slots=slots(4, 0))], 4, 0, Past(), "3")
+    found = footprint.footprint([pod(usage=usage(anonymous_day=1499), slots=slots(4, 0))], 4, 0, Past(), "3", NOW)
     assert found.tail == (1499 - 255 - 4 * 86) * MI
 
 
 def test_after_a_kill_the_limit_it_happened_under_is_known_to_be_too_small() -> None:
     past = Past(raised=kills.Raise(NOW, 1024 * MI))
-    found = footprint.footprint([pod(slots=slots(2, 0))], 2, 0, past, "3")
+    found = footprint.footprint([pod(slots=slots(2, 0))], 2, 0, past, "3", NOW)
     assert found.need(2) == (1024 + 130) * MI
 
 

@@ -197,6 +197,7 @@ def test_every_constant_is_told_as_it_is() -> None:
 def test_every_constant_of_the_rules_is_in_the_table() -> None:
     page = (ROOT / "docs" / "how-it-decides.md").read_text()
     for module in (
+        "leak",
         "learning",
         "forecast",
         "sizing",

@@ -11,7 +11,7 @@ from airflow_tuner.model import Finding, Pod, Sample, Severity, Workload
 from core.worlds import MI, NOW, memory, observed, pod, scheduler, slots_spec, spec, turn, usage, worker
 
 HOUR = timedelta(hours=1)
-OLD = NOW - timedelta(days=3)
+OLD = NOW - timedelta(days=4)
 BOUNDS = {"memory": {"min": "512Mi", "max": "4Gi"}}
 POLICY = spec(scheduler=BOUNDS, workers=[])
 
@@ -20,17 +20,31 @@ def rising(
     days: float | None = None,
     hours: float | None = None,
     *,
+    by_day: float | None = None,
     held: float | None = 500,
     started: datetime | None = OLD,
     **fields: Any,  # noqa: ANN401 - any field of the pod
 ) -> Pod:
-    """A pod whose floors rise by so many MiB per hour, as seen over days or over hours."""
+    """A pod whose floors rise by so many MiB per hour, as seen over days, over hours or from day to day."""
 
     def sample(pace: float | None) -> Sample | None:
         return None if pace is None else Sample(pace * MI / 3600, NOW)
 
-    grown = replace(usage(anonymous_day=held), growth_days=sample(days), growth_hours=sample(hours))
+    grown = replace(
+        usage(anonymous_day=held),
+        growth_days=sample(days),
+        growth_by_day=sample(by_day),
+        growth_hours=sample(hours),
+    )
     return pod("grows", started=started, usage=grown, **fields)
+
+
+def slots_changed(hours: int) -> api.Status:
+    """What the status says where the workers' slots were changed so many hours ago."""
+    prior = turn(slots_spec(), observed(worker(pod()))).status
+    (target,) = prior.targets
+    moments = api.Moments(any=OLD.isoformat(), slots=(NOW - hours * HOUR).isoformat())
+    return prior.model_copy(update={"targets": [target.model_copy(update={"changed": moments})]})
 
 
 def leaks(*workloads: Workload, policy: api.Spec = POLICY, prior: api.Status | None = None) -> list[Finding]:
@@ -59,6 +73,16 @@ def test_the_weakest_leak_that_is_told_fills_the_limit_within_a_week() -> None:
     (finding,) = leaks(scheduler(rising(week + 0.01)))
     assert "is reached in 7 days" in finding.message
     assert leaks(scheduler(rising(week - 0.01))) == []
+
+
+def test_what_has_leaked_much_is_told_however_much_is_left() -> None:
+    large: dict[str, Any] = {"limit": 2800, "running": memory(512, 2800), "held": 600}
+    much = replace(
+        rising(by_day=3, **large), usage=replace(rising(by_day=3, **large).usage, anonymous=Sample(600 * MI, NOW))
+    )
+    assert leaks(scheduler(much)) == [], "288 MiB in four days"
+    (finding,) = leaks(scheduler(replace(much, started=NOW - timedelta(days=5))))
+    assert "is reached in 31 days" in finding.message
 
 
 def test_what_rises_by_less_than_a_mebibyte_an_hour_is_noise_however_little_is_left() -> None:
@@ -110,11 +134,18 @@ def test_a_worker_is_judged_over_days_alone_as_its_memory_follows_its_tasks() ->
 
 @pytest.mark.parametrize(("hours", "told"), [(35, False), (37, True)])
 def test_a_worker_whose_slots_were_changed_has_reason_to_grow(hours: int, *, told: bool) -> None:
-    prior = turn(slots_spec(), observed(worker(pod()))).status
-    (target,) = prior.targets
-    moments = api.Moments(any=OLD.isoformat(), slots=(NOW - hours * HOUR).isoformat())
-    prior = prior.model_copy(update={"targets": [target.model_copy(update={"changed": moments})]})
-    assert bool(leaks(worker(rising(20)), policy=slots_spec(), prior=prior)) == told
+    assert bool(leaks(worker(rising(20)), policy=slots_spec(), prior=slots_changed(hours))) == told
+
+
+def test_from_day_to_day_slots_that_follow_the_hours_hide_no_leak() -> None:
+    (finding,) = leaks(worker(rising(20, by_day=6)), policy=slots_spec(), prior=slots_changed(1))
+    assert "evenly by 6.0 MiB/h" in finding.message
+    assert "(the least of each 6 hours against those of the day before, for 2 days)" in finding.message
+
+
+def test_three_days_must_be_known_to_compare_them() -> None:
+    assert leaks(worker(rising(by_day=6, started=NOW - 79 * HOUR)), policy=spec())
+    assert leaks(worker(rising(by_day=6, started=NOW - 79 * HOUR + timedelta(seconds=1))), policy=spec()) == []
 
 
 def test_nothing_is_told_where_nothing_is_known() -> None:

@@ -58,7 +58,7 @@ def decided(seen: Observation, target: str, desired: Values, *, slots: bool = Fa
         "limits": {"memory": "1Mi"},
     }
     line = Target(target, "w", "b", desired, "", tuned=api.Tuned.model_validate(tuned), slots_decided=slots)
-    return Answer(seen.at, (line,), waiting=(transcript.Waits("p", "x"),))
+    return Answer(seen.at, (line,), waiting=(transcript.Waits("airflow-dag-processor-0", "x"),))
 
 
 def test_the_largest_of_a_time_is_forgotten_with_it() -> None:
@@ -87,7 +87,7 @@ def test_every_signal_that_decisions_may_rest_on_is_played() -> None:
     # Who adds a signal adds it to `scraped` and `played`, or the benchmarks would not know of it.
     calls = Load("calls", 30, 10, daily=3000)
     view = begun(workers=1, leak=20.0, loads=(calls,))
-    seen = after(view, 2 * DAY)
+    seen = after(view, 4 * DAY)
     (pod,) = seen.workloads[0].pods
     unknown = {item.name for item in fields(pod.usage) if getattr(pod.usage, item.name) is None}
     assert unknown == set()
@@ -99,6 +99,7 @@ def test_every_signal_that_decisions_may_rest_on_is_played() -> None:
         usage = workload.pods[0].usage
         assert {item.name for item in fields(usage) if getattr(usage, item.name) is None} <= {
             "anonymous_before",
+            "growth_by_day",
             "growth_days",
             "growth_hours",
             "node_cpu",
@@ -129,6 +130,27 @@ def test_an_even_rise_is_seen_and_a_daily_one_is_not(size: Any, rises: bool) -> 
     assert (growth is not None) is rises
     if growth is not None:
         assert growth.value * 60 == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(("leak", "seen"), [(0.1, True), (0.0, False), (-0.1, False)])
+def test_a_rise_from_day_to_day_is_seen_under_days_that_swing(leak: float, *, seen: bool) -> None:
+    container = Container("c")
+    for minute in range(4 * DAY):
+        swing = 900 * math.sin(2 * math.pi * minute / DAY)
+        container.add(minute, scrape(2000 + swing + leak * minute))
+    usage = container.usage(4 * DAY - 1, NOW)
+    assert usage.growth_days is None
+    assert (usage.growth_by_day is not None) is seen
+    if usage.growth_by_day is not None:
+        assert usage.growth_by_day.value * 60 == pytest.approx(leak)
+
+
+def test_a_rise_on_one_day_alone_is_not_one_from_day_to_day() -> None:
+    container = Container("c")
+    for minute in range(4 * DAY):
+        container.add(minute, scrape(2000 + 300 * (minute > 3 * DAY - 60)))
+        if minute > 2 * DAY:
+            assert container.usage(minute, NOW).growth_by_day is None
 
 
 def test_the_pace_of_a_dag_is_known_and_its_past_after_a_day() -> None:
@@ -169,6 +191,18 @@ def test_what_was_decided_comes_into_force() -> None:
     # It does not fit yet what is in use.
     assert view.look().workloads[0].pods[0].memory == Memory(900 * MI, 5000 * MI)
     assert after(view, 15).workloads[0].pods[0].memory == Memory(900 * MI, 900 * MI)
+
+
+def test_the_worker_that_waits_first_is_restarted_unless_something_forbids_it() -> None:
+    view = begun()
+    seen = after(view, 9)
+    wait = transcript.Waits("airflow-worker-1", "x")
+    view.carry_out(Answer(seen.at, (), waiting=(replace(wait, blocked="no"),)))
+    assert view.weeks.tally.restarts == 0
+    view.carry_out(Answer(seen.at, (), waiting=(wait, replace(wait, pod="airflow-worker-2"))))
+    after(view, 15)
+    assert view.weeks.tally.restarts == 1
+    assert [worker.life for worker in view.weeks.workers] == [1, 2, 1]
 
 
 def test_parsing_changes_with_a_restart() -> None:

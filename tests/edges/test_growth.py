@@ -25,10 +25,8 @@ DAYS = 5
 HOUR = 3600
 MINUTES = 2
 """Between two samples."""
-KNOWN = {
-    name: hours * (floors + 1) + growth.WARM_UP.total_seconds() / HOUR
-    for name, (hours, floors) in signals.LEAK_SPANS.items()
-}
+LOOKS_BACK = {way.name: way.hours for way in growth.WAYS}
+KNOWN = {name: hours + growth.WARM_UP.total_seconds() / HOUR for name, hours in LOOKS_BACK.items()}
 """Hours after its start from which a container is judged."""
 
 Shape = Callable[[float], float]
@@ -128,22 +126,25 @@ def past(area: Area, needs: Callable[..., None]) -> Iterator[Past]:
         yield Past(source, end)
 
 
-def test_nothing_that_comes_to_rest_or_back_is_told_at_any_hour(past: Past) -> None:
-    found = past.told("growth_days")
+@pytest.mark.parametrize("name", ["growth_days", "growth_by_day"])
+def test_nothing_that_comes_to_rest_or_back_is_told_at_any_hour(past: Past, name: str) -> None:
+    found = past.told(name)
     least = growth.LEAST / MEBIBYTE
     assert {pod: max(paces) for pod, paces in found.items() if pod in {*HEALTHY, "fleet"} and max(paces) >= least} == {}
 
 
-def test_a_leak_is_told_at_nearly_every_hour_with_its_pace(past: Past) -> None:
-    found = past.told("growth_days")
-    hours = DAYS * 24 - KNOWN["growth_days"]
+@pytest.mark.parametrize("way", ["growth_days", "growth_by_day"])
+def test_a_leak_is_told_at_nearly_every_hour_with_its_pace(past: Past, way: str) -> None:
+    found = past.told(way)
+    hours = DAYS * 24 - KNOWN[way]
     for name, (pace, _) in LEAKING.items():
         assert len(found[name]) > 0.9 * hours, name
         assert found[name] == pytest.approx([pace] * len(found[name]), rel=0.25), name
 
 
-def test_a_worker_of_the_fleet_model_that_leaks_is_told(past: Past) -> None:
-    paces = past.told("growth_days")["fleet that leaks"]
+@pytest.mark.parametrize("way", ["growth_days", "growth_by_day"])
+def test_a_worker_of_the_fleet_model_that_leaks_is_told(past: Past, way: str) -> None:
+    paces = past.told(way)["fleet that leaks"]
     assert len(paces) > 24
     assert paces[-1] == pytest.approx(8, rel=0.5)
 

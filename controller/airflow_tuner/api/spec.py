@@ -312,7 +312,7 @@ class Restarts(Model):
 
     allowed: bool = False
     """Whether the operator may evict pods: one at a time, never against a PodDisruptionBudget, and with the pod's own
-    grace period. Without it, such values wait for the pod's next creation."""
+    grace period. Without it, such values wait for the pod's next creation. Also for memory that pods have leaked."""
     window: Window | None = None
     """When it may; absent: at any time."""
 

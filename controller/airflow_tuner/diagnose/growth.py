@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from airflow_tuner import decide, signals
+from airflow_tuner import decide, leak, signals
 from airflow_tuner.diagnose.case import Case
-from airflow_tuner.model import Finding, Pod, Severity
+from airflow_tuner.model import Finding, Pod, Sample, Severity
 from airflow_tuner.quantity import MEBIBYTE, readable
 from airflow_tuner.sentence import counted, short
 
@@ -31,6 +31,48 @@ LONGEST = 1e6
 
 
 @dataclass(frozen=True, slots=True)
+class _Way:
+    """One way to see a rise."""
+
+    name: str
+    """Of the part of the signal."""
+    hours: int
+    """What it looks back for."""
+    within: timedelta
+    """Told where the limit is reached within this time."""
+    told: str
+    of_workers: bool = True
+    """Also where tasks run: memory follows them for half a day at a time."""
+    of_slots: bool = True
+    """A change of slots may look like it."""
+
+
+_SIX, _FIVE = signals.LEAK_SPANS["growth_days"]
+_ONE, _MANY = signals.LEAK_SPANS["growth_hours"]
+_WINDOW = 24 // signals.LEAK_WINDOWS
+
+# The first floor is that of a window of its own.
+WAYS = (
+    _Way("growth_days", _SIX * (_FIVE + 1), WEEK, f"the least of each {_SIX} hours, over {_SIX * _FIVE} h"),
+    _Way(
+        "growth_by_day",
+        24 * (signals.LEAK_DAYS + 1) + _WINDOW,
+        WEEK,
+        f"the least of each {_WINDOW} hours against those of the day before, for {signals.LEAK_DAYS} days",
+        # Slots that follow the hours do so on both days.
+        of_slots=False,
+    ),
+    _Way(
+        "growth_hours",
+        _ONE * (_MANY + 1),
+        SOON,
+        f"the least of each hour, over {_ONE * _MANY} h",
+        of_workers=False,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
 class _Rise:
     """A container whose floor of anonymous memory rises."""
 
@@ -40,8 +82,7 @@ class _Rise:
     held: float
     """Most anonymous memory it held within a day, in bytes."""
     limit: int | None
-    windows: tuple[int, int]
-    """Hours of a window, and how many."""
+    way: _Way
 
     @property
     def left(self) -> timedelta | None:
@@ -63,26 +104,23 @@ def memory_leak_suspected(case: Case) -> Iterator[Finding]:
 
 
 def _rise(item: decide.Item, pod: Pod, now: datetime) -> _Rise | None:
-    usage = pod.usage
-    for name, sample, within in (
-        ("growth_days", usage.growth_days, WEEK),
-        ("growth_hours", usage.growth_hours, SOON),
-    ):
-        hours, floors = signals.LEAK_SPANS[name]
-        # The first floor is that of a window of its own.
-        since = now - timedelta(hours=hours * (floors + 1))
+    """How it rises, by the first way that shows it."""
+    for way in WAYS:
+        sample: Sample | None = getattr(pod.usage, way.name)
+        since = now - timedelta(hours=way.hours)
         changed = item.past.slots_changed
         if sample is None or pod.started is None or pod.started > since - WARM_UP:
             continue
-        # Where tasks run, memory follows them for half a day at a time; a worker's follows its slots, too.
-        if (within is SOON and _runs_tasks(item)) or (changed is not None and changed > since):
+        if _runs_tasks(item) and not way.of_workers:
             continue
-        largest = max((one.value for one in (usage.anonymous, usage.anonymous_day) if one is not None), default=None)
+        if way.of_slots and changed is not None and changed > since:
+            continue
+        largest = max((one.value for one in (pod.usage.anonymous, pod.usage.anonymous_day) if one), default=None)
         pace = sample.value * signals.HOUR
         if largest is None or pace < LEAST:
             continue
-        rise = _Rise(pod, pace, largest, (pod.running or pod.memory).limit, (hours, floors))
-        if rise.left is None or rise.left <= within:
+        rise = _Rise(pod, pace, largest, (pod.running or pod.memory).limit, way)
+        if rise.left is None or rise.left <= way.within or leak.much(pod, now):
             return rise
     return None
 
@@ -97,8 +135,6 @@ def _runs_tasks(item: decide.Item) -> bool:
 
 def _told(item: decide.Item, rises: list[_Rise], worst: _Rise) -> str:
     workload = item.workload
-    hours, floors = worst.windows
-    window = "hour" if hours == 1 else f"{hours} hours"
     end = "It has no limit: it takes the node's memory."
     if worst.limit is not None and worst.left is not None:
         left = (
@@ -115,8 +151,8 @@ def _told(item: decide.Item, rises: list[_Rise], worst: _Rise) -> str:
     )
     return (
         f"Anonymous memory of {len(rises)} of {counted(len(workload.living), 'pod', 'pods')} of "
-        f"{short(workload.label)} rises evenly by {worst.pace / MEBIBYTE:.1f} MiB/h and does not come back (the least "
-        f"of each {window}, over {hours * floors} h), e.g. {short(worst.pod.name)}, which held "
+        f"{short(workload.label)} rises evenly by {worst.pace / MEBIBYTE:.1f} MiB/h and does not come back "
+        f"({worst.way.told}), e.g. {short(worst.pod.name)}, which held "
         f"{readable(int(worst.held))} at most. {end} A larger limit only puts that off: none is given for it, only for "
         f"a kill. {advice}"
     )

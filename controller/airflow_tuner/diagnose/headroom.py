@@ -207,9 +207,8 @@ def _held(pod: Pod) -> float | None:
 def _law(item: decide.Item, pods: Sequence[tuple[Pod, int]], line: str) -> Footprint:
     """What slots take in these workers: as it is decided by, where the policy names concurrency."""
     known = item.slots.footprint
-    return known or footprint(
-        [pod for pod, _ in pods], max((slots for _, slots in pods), default=0), 0, item.past, line
-    )
+    slots = max((slots for _, slots in pods), default=0)
+    return known or footprint([pod for pod, _ in pods], slots, 0, item.past, line, item.seen.at)
 
 
 def _carried(law: Footprint, limit: int, slots: int) -> str:
