@@ -144,7 +144,7 @@ class Recorder:
     async def tell_restart(self, policy: Object, waiting: Waiting, now: datetime) -> None:
         """An Event for a pod that is asked to end, so that its successor is born with what it waits for."""
         name = _name(policy, f"restarted.{waiting.pod.uid}")
-        note = f"{waiting.target.workload.target}: {waiting}, and is evicted. Its successor is born with it."
+        note = f"{waiting.target.workload.target}: {waiting}, and is evicted for it."
         await self._event(policy, name, "Restarted", "Restart", "Normal", note, _micro(now))
 
     async def tell_advice(self, policy: Object, target: str, decision: str, message: str, now: datetime) -> None:

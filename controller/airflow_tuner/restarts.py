@@ -45,6 +45,7 @@ def waiting(spec: api.Spec, seen: Observation, decision: Decision) -> tuple[Wait
     found = [
         Waiting(target, pod, ", ".join(what), _blocked(spec, seen, target, pod, what) or unready)
         for target in decision.targets
+        if target.tuned is not None
         for pod in target.workload.living
         if _ours(target, pod) and (what := [*_what(target, pod, seen.line, live=live), *_leaked(spec, seen, pod)])
     ]
@@ -77,8 +78,6 @@ def _leaked(spec: api.Spec, seen: Observation, pod: Pod) -> Iterator[str]:
 
 
 def _what(target: TargetDecision, pod: Pod, line: str | None, *, live: bool) -> Iterator[str]:
-    if target.tuned is None:
-        return
     workload, desired = target.workload, target.desired
     limit = (from_tuned(target.tuned) or Memory()).limit
     if limit is not None and pod.memory.limit is None:

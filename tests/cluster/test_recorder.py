@@ -202,7 +202,7 @@ def test_a_restart_is_told_once_for_each_pod_and_names_what_it_is_for(desk: Desk
 
     desk.write(tell)
     desk.write(tell)
-    told = "waits for parsing interval 30 s -> 120 s, and is evicted. Its successor is born with it."
+    told = "waits for parsing interval 30 s -> 120 s, and is evicted for it."
     assert sorted(desk.described()) == [
         ("Normal", "Restarted", "", f"dag-processor: airflow-dag-processor-{number} {told}") for number in (1, 2)
     ]

@@ -19,7 +19,6 @@ from core.worlds import (
     airflow,
     applied,
     dag_processor,
-    memory,
     observed,
     parsing_spec,
     pod,
@@ -119,39 +118,45 @@ def leaking(name: str, days: float, pace: float = 6, **fields: Any) -> Pod:  # n
     return pod(name, **{"created": started, "started": started, "usage": grown, "slots": slots(2, 0), **fields})
 
 
+def leaks_wait(*pods: Pod, changes: dict[str, Any] = ALLOWED, limit: int = 1024, **fields: Any) -> Turn:  # noqa: ANN401 - any field of the observation
+    """Beside a worker whose kill is answered: without a decision nothing waits."""
+    answered = pod("c", limit=limit, died=NOW - SECOND)
+    return turn(spec(changes=changes), observed(worker(*pods, answered, limit=limit), **fields))
+
+
 def test_a_pod_that_has_leaked_much_waits_for_a_restart() -> None:
-    last = turn(spec(changes=ALLOWED), observed(worker(leaking("a", 2), leaking("b", 3), pod("c")), admission=True))
+    last = leaks_wait(leaking("a", 2), leaking("b", 3), admission=True)
     (found,) = last.waiting
     assert str(found) == "b waits for memory: it has leaked 432 MiB since its start, 6.0 MiB/h"
-    assert found.blocked == "", "though no decision was made for it"
+    assert found.blocked == "", "it was born as it should be"
 
 
 def test_a_tenth_of_a_large_limit_is_much_and_less_is_not() -> None:
-    large: dict[str, Any] = {"limit": 4096, "running": memory(512, 4096)}
-    assert turn(spec(changes=ALLOWED), observed(worker(leaking("a", 2.8, **large), limit=4096))).waiting == ()
-    assert turn(spec(changes=ALLOWED), observed(worker(leaking("a", 2.9, **large), limit=4096))).waiting != ()
+    assert leaks_wait(leaking("a", 2.2, limit=3200), limit=3200).waiting == ()
+    assert leaks_wait(leaking("a", 2.3, limit=3200), limit=3200).waiting != ()
 
 
 def test_nobody_waits_who_cannot_have_leaked_so_much_or_where_no_restart_is_allowed() -> None:
-    assert turn(spec(changes=ALLOWED), observed(worker(leaking("a", 7)))).waiting == (), "1008 MiB of 900"
-    last = turn(spec(), observed(worker(leaking("a", 3))))
+    assert leaks_wait(leaking("a", 7)).waiting == (), "1008 MiB of 900"
+    last = leaks_wait(leaking("a", 3), changes={})
     assert last.waiting == ()
     assert {item.type for item in last.status.conditions if item.status == "True"}.isdisjoint({"RestartNeeded"})
 
 
 def test_of_several_that_leak_one_that_does_nothing_goes_first_and_outside_of_the_window_none() -> None:
-    pods = worker(leaking("a", 4, slots=slots(2, 2)), leaking("b", 3))
-    last = turn(spec(changes=ALLOWED), observed(pods))
-    assert [item.pod.name for item in last.waiting] == ["b", "a"]
+    pods = leaking("a", 4, slots=slots(2, 2)), leaking("b", 3)
+    assert [item.pod.name for item in leaks_wait(*pods).waiting] == ["b", "a"]
     closed = {"restarts": {"allowed": True, "window": {"start": "22:00", "end": "23:00"}}}
-    assert blocked(turn(spec(changes=closed), observed(pods))) == ["it is outside the window 22:00 to 23:00 UTC"] * 2
+    assert blocked(leaks_wait(*pods, changes=closed)) == ["it is outside the window 22:00 to 23:00 UTC"] * 2
 
 
 def test_a_worker_that_runs_nothing_may_be_restarted_where_its_grace_is_shorter_than_a_task() -> None:
     found = airflow(tasks(0, 0, longest=45.0))
     idle, busy = leaking("a", 3), leaking("b", 3, slots=slots(2, 1))
-    last = turn(spec(changes=ALLOWED), observed(worker(idle, busy), airflow=found))
-    assert blocked(last) == ["", "its grace period of 30 s is shorter than a task of 45 s"]
+    assert blocked(leaks_wait(idle, busy, airflow=found)) == [
+        "",
+        "its grace period of 30 s is shorter than a task of 45 s",
+    ]
 
 
 # Why one is not restarted now

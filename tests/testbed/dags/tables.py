@@ -14,7 +14,7 @@ except ImportError:  # Airflow 2
 
 
 # `lines` of the file, some 24 bytes each; `chunk` is how many are read at a time, 0: all.
-@dag(schedule=None, catchup=False, params={"lines": 5_000_000, "chunk": 0})
+@dag(schedule=None, catchup=False, params={"lines": 9_000_000, "chunk": 0})
 def tables() -> None:
     """Write a table, and read it."""
 
