@@ -29,7 +29,7 @@ class History:
     first: int = 0
     """The first hour, counted from the epoch in UTC."""
     peaks: tuple[int | None, ...] = ()
-    """In MiB, or thousandths of a core; `None`: not known."""
+    """In MiB, thousandths of a core, or as its name says; `None`: not known."""
 
     @property
     def end(self) -> int:
@@ -100,6 +100,11 @@ def of_tasks(target: str) -> str:
 def of_cpu(target: str) -> str:
     """The name under which the CPU of a target has its history."""
     return f"{target} cpu"
+
+
+def of_leak(target: str) -> str:
+    """The name under which the pace of a target's leak has its history, in KiB per hour."""
+    return f"{target} leak"
 
 
 def hour_of(at: datetime) -> int:

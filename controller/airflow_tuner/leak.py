@@ -1,8 +1,10 @@
 """What of a container's memory is leaked: it rises evenly and does not come back. Pure."""
 
+from dataclasses import replace
 from datetime import datetime
 
-from airflow_tuner.model import Pod, Sample
+from airflow_tuner.history import SECONDS, History, hour_of
+from airflow_tuner.model import Pod, Sample, Workload
 from airflow_tuner.quantity import MEBIBYTE
 
 FROM = 2 * MEBIBYTE / 3600
@@ -13,6 +15,13 @@ MUCH = 300 * MEBIBYTE
 
 MUCH_OF_LIMIT = 0.1
 """Share of the limit from which it is, where that is more."""
+
+
+KEPT = 72
+"""Hours for which a leak is remembered that cannot be seen: on days whose slots differ from those before."""
+
+SEEN = 12
+"""Of these hours so many must have shown it."""
 
 
 def pace(pod: Pod) -> float:
@@ -36,6 +45,30 @@ def without(sample: Sample | None, pod: Pod, now: datetime) -> float | None:
         return None
     left = sample.value - leaked(pod, now)
     return left if left > 0 else None
+
+
+def noted(workload: Workload, history: History, now: datetime) -> History:
+    """With the pace that is seen now, if one is."""
+    fastest = max((pace(pod) for pod in workload.living), default=0.0)
+    return history.noted(hour_of(now), round(fastest * SECONDS / 1024)) if fastest else history
+
+
+def remembered(workload: Workload, history: History, now: datetime) -> Workload:
+    """With the pace of a leak that was seen lately in those pods that were there then and do not show it now."""
+    hour = hour_of(now)
+    known = [one for one in range(hour - KEPT, hour + 1) if history.at(one)]
+    if len(known) < SEEN:
+        return workload
+    least = min(history.at(one) or 0 for one in known) * 1024 / SECONDS
+
+    def told(pod: Pod) -> Pod:
+        usage = pod.usage
+        shown = usage.growth_days or usage.growth_by_day
+        if shown or usage.anonymous is None or pod.started is None or hour_of(pod.started) >= known[-1]:
+            return pod
+        return replace(pod, usage=replace(usage, growth_by_day=Sample(least, now)))
+
+    return replace(workload, pods=tuple(told(pod) for pod in workload.pods))
 
 
 def much(pod: Pod, now: datetime) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from airflow_tuner import api, cores, lag, leak, quantity, runaway
-from airflow_tuner.history import HOURS, History, hour_of, of_cpu, of_tasks
+from airflow_tuner.history import HOURS, History, hour_of, of_cpu, of_leak, of_tasks
 from airflow_tuner.model import Observation, Pod, Workload
 from airflow_tuner.quantity import MEBIBYTE
 
@@ -18,30 +18,36 @@ def learned(spec: api.Spec, prior: api.Status, seen: Observation) -> Observation
     """The observation, with what it shows of the present hour in its histories.
 
     What is no usual demand is not learned: the share of a leak, and all that is seen while a runaway DAG or a slow
-    database piles tasks up.
+    database piles tasks up. A leak that was seen lately is still one where slots hide it.
     """
-    histories = dict(seen.histories)
+    histories, workloads = dict(seen.histories), list[Workload]()
     unusual = _unusual(seen)
-    for workload in seen.workloads:
-        if _another(prior, workload):
-            histories.pop(workload.target, None)
-            histories.pop(of_tasks(workload.target), None)
-            histories.pop(of_cpu(workload.target), None)
+    for shown in seen.workloads:
+        target = shown.target
+        if _another(prior, shown):
+            for name in (target, of_tasks(target), of_cpu(target), of_leak(target)):
+                histories.pop(name, None)
+            workloads.append(shown)
             continue
+        leaks = leak.noted(shown, histories.get(of_leak(target), History()), seen.at)
+        if leaks.peaks:
+            histories[of_leak(target)] = leaks
+        workload = leak.remembered(shown, leaks, seen.at)
+        workloads.append(workload)
         asked = _asked(seen, workload, spec.objectives.queue_lag_seconds)
-        for name, told in ((of_tasks(workload.target), asked), (of_cpu(workload.target), _taken(spec, seen, workload))):
+        for name, told in ((of_tasks(target), asked), (of_cpu(target), _taken(spec, seen, workload))):
             if told is not None and not unusual:
                 histories[name] = histories.get(name, History()).noted(hour_of(seen.at), told)
-        history = histories.get(workload.target, History())
+        history = histories.get(target, History())
         held = [size for pod in workload.living if (size := _held(pod, seen.at)) is not None]
         if held and not unusual:
             history = history.noted(hour_of(seen.at), quantity.rounded(max(held)) // MEBIBYTE)
-        killed = _killed(prior, workload.target)
+        killed = _killed(prior, target)
         if killed is not None and history.peaks:
             history = history.filled(hour_of(killed[0]), [quantity.rounded(CENSORED * killed[1]) // MEBIBYTE])
         if history.peaks:
-            histories[workload.target] = history
-    return replace(seen, histories=histories, usual=not unusual)
+            histories[target] = history
+    return replace(seen, workloads=tuple(workloads), histories=histories, usual=not unusual)
 
 
 def complete(histories: Mapping[str, History], now: datetime) -> dict[str, History]:

@@ -99,8 +99,11 @@ def assess(subject: Subject) -> Sizing:
     carried = subject.law.need(subject.slots) if subject.law is not None and subject.slots else 0
     spike = PROBE_SPIKE if workload.probe is not None else 0
     limit = max(foreseen.safe * MEBIBYTE + spike, PRESENT * held) + SPARE
-    limit = max(quantity.rounded(limit), carried)
-    request = limit if equal(spec, workload) else quantity.rounded(max(foreseen.usual * MEBIBYTE, held))
+    limit, leaked = max(quantity.rounded(limit), carried), _leaked(subject)
+    if leaked:
+        # No limit is raised for a leak; nor is one lowered that pods come nearer to by themselves.
+        limit = max(limit, now.limit)
+    request = limit if equal(spec, workload) else quantity.rounded(max(foreseen.usual * MEBIBYTE, held) + leaked)
     target = subject.bounds.hold(Memory(min(request, limit), limit))
     if (more := _more(subject, target)) != now:
         waits = _within(subject, spec.changes.cooldown.raise_seconds)
@@ -118,7 +121,7 @@ def assess(subject: Subject) -> Sizing:
         return Sizing(
             foreseen, target, None if hold else _step(subject, foreseen, less, carried, "MemoryReleased"), hold
         )
-    return Sizing(foreseen, target)
+    return Sizing(foreseen, target, hold="Its pods leak, so their limit stays." if leaked else "")
 
 
 def spans(subject: Subject) -> tuple[int, int]:
@@ -208,6 +211,11 @@ def fresh(subject: Subject) -> bool:
     return subject.seen.metrics.state is MetricsState.FRESH and bool(subject.workload.living)
 
 
+def _leaked(subject: Subject) -> float:
+    """The most bytes that a pod has leaked."""
+    return max((leak.leaked(pod, subject.seen.at) for pod in subject.workload.living), default=0.0)
+
+
 def _memory_held(subject: Subject, history: History) -> str:
     seen, past, living = subject.seen, subject.past, subject.workload.living
     never = planned.new(seen.due)
@@ -220,7 +228,6 @@ def _memory_held(subject: Subject, history: History) -> str:
         "not all workers say how many slots they have": subject.workload.component == "worker"
         and seen.broker is not None
         and any(pod.running is not None and pod.slots is None for pod in living),
-        "they leak": any(leak.pace(pod) for pod in living),
         "something was killed for memory within six hours": killed
         or seen.within(past.raised.at if past.raised else None, AFTER_KILL)
         or seen.within(past.endured_at, AFTER_KILL),
@@ -247,10 +254,12 @@ def _step(subject: Subject, foreseen: Forecast, after: Memory, carried: int, rea
         bound = f" {subject.bounds.told[0].upper()}{subject.bounds.told[1:]}."
     days, (soon, held_for) = subject.spec.objectives.days_per_out_of_memory, spans(subject)
     coming = "this hour takes" if soon == 1 else f"the {soon} hours from this one on take"
+    leaked = round(_leaked(subject))
+    beside = f" beside {readable(leaked)} that a pod has leaked" if leaked else ""
     return Step(
         replace(subject.before, memory=after),
         reason,
         f"Memory {', '.join(parts)} for all {workload.unit}s of {short(workload.label)}: from the hourly peaks of "
-        f"{foreseen.days:.1f} days, {coming} {foreseen.usual:.0f} MiB usually, and the next {held_for} hours more than "
-        f"{foreseen.safe:.0f} MiB once in {days} days (foreseen from {foreseen.rule}).{bound}",
+        f"{foreseen.days:.1f} days, {coming} {foreseen.usual:.0f} MiB usually{beside}, and the next {held_for} hours "
+        f"more than {foreseen.safe:.0f} MiB once in {days} days (foreseen from {foreseen.rule}).{bound}",
     )

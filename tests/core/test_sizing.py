@@ -230,7 +230,7 @@ def test_without_a_limit_or_a_history_nothing_is_foreseen() -> None:
     assert turn(allowed(), asked(history=History())).reasons == []
 
 
-def test_a_leak_is_neither_sized_up_nor_answered_with_less() -> None:
+def test_for_a_leak_no_limit_moves_and_the_request_tells_what_is_held() -> None:
     grown = replace(usage(anonymous=1000), growth_days=Sample(10 * MI / 3600, NOW))
     of = scheduler(
         pod(request=512, limit=1050, usage=grown, started=NOW - timedelta(hours=60)), request=512, limit=1050
@@ -238,8 +238,14 @@ def test_a_leak_is_neither_sized_up_nor_answered_with_less() -> None:
     history = {of.target: weeks(daily=dict.fromkeys(range(24), 400))}
     policy = spec(workers=[], scheduler={"memory": {"min": "256Mi", "max": "8Gi"}})
     last = turn(policy, observed(of, histories=history))
-    assert last.reasons == []
+    assert (last.reasons, last.request, last.limit) == (["MemoryForecast"], 768, 1050)
+    assert "usually beside 600 MiB that a pod has leaked, and the next" in last.decision.changes[0].message
     assert "MemoryLeakSuspected" in last.found
+    of = scheduler(
+        pod(request=2000, limit=4000, usage=grown, started=NOW - timedelta(hours=60)), request=2000, limit=4000
+    )
+    last = turn(policy, observed(of, histories=history))
+    assert (last.reasons, last.request, last.limit) == (["MemoryReleased"], 1012, 4000)
 
 
 def test_after_a_kill_nothing_is_released_for_six_hours() -> None:
