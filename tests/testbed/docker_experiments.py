@@ -1,11 +1,15 @@
 """What `make prove CASE=docker` measures: a real Airflow in a compose project, and the tuner beside it."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from airflow_tuner.broker import Broker
+from airflow_tuner.history import History, hour_of, of_tasks, packed
+from airflow_tuner.store import Store
 from testbed.docker_airflow import DAG_PROCESSOR, PROJECT, WORKER, RealProject, docker_airflow
 from testbed.docker_tuner import DockerTuner
 from testbed.telling import say
@@ -27,6 +31,8 @@ SERVICES: dict[str, dict[str, Any]] = {
 }
 HOLDS, TASKS, TASK_SECONDS = 560, 60, 8
 """MiB of the task that does not fit; how many short tasks wait, and how long each takes."""
+DAYS, QUIET = 8, 4
+"""Days that the tuner is given to remember, and tasks at once in each of their hours."""
 SETTLED = 75.0
 """Seconds after which the worker's CPU is known."""
 PATIENCE = 400.0
@@ -51,7 +57,7 @@ class Line:
 
 
 def docker() -> str:
-    """Airflow 3 under docker-compose: a task that does not fit, tasks that wait, slots that do not fit.
+    """Airflow 3 under docker-compose: a task that does not fit, tasks that wait, quiet hours, slots that do not fit.
 
     No Prometheus: kills come from the engine, queues and slots from the broker.
     """
@@ -66,7 +72,7 @@ def docker() -> str:
             born = airflow.container(WORKER)
             tables = [_heal(real, tuner)]
             time.sleep(SETTLED)
-            tables += [_hurry(real, tuner), _fit(real, tuner)]
+            tables += [_hurry(real, tuner), _calm(real, tuner), _fit(real, tuner)]
             last = airflow.container(WORKER)
             lived = (last["Id"], last["State"]["StartedAt"]) == (born["Id"], born["State"]["StartedAt"])
     told = "The worker's container was the same, and not restarted, from the first line to the last."
@@ -120,6 +126,40 @@ def _hurry(real: RealProject, tuner: DockerTuner) -> str:
         time.sleep(1)
     line.note("all tasks have succeeded")
     return line.text("Tasks that wait")
+
+
+def _calm(real: RealProject, tuner: DockerTuner) -> str:
+    """Slots go down: the state file is as after eight days of quiet hours, with the last change an hour ago."""
+    line, now, before = Line(), datetime.now(UTC), _slots(real)
+    line.note(f"the worker has {before} slots; the tuner is stopped, and given a past of eight quiet days")
+    tuner.stop()
+    past, name = History(hour_of(now) - DAYS * 24, (QUIET,) * DAYS * 24), of_tasks("worker/default")
+    with Store(tuner.state) as store:
+        memory, status = store.document("memory"), store.document("status")
+        peaks = [one for one in memory.get("peaks", []) if one["target"] != name]
+        for target in status["targets"]:
+            target.get("changed", {}).update(slots=(now - timedelta(hours=1)).isoformat())
+        store.write(
+            memory={**memory, "peaks": [*peaks, {"target": name, "packed": packed(past)}]},
+            status=status,
+        )
+    tuner.start()
+    line.note("it runs again")
+    _wait(real, lambda: bool(tuner.events("Tuned")), "fewer slots")
+    line.note(f"decided: {tuner.events('Tuned')[0]['message']}")
+    _wait(real, lambda: _slots(real) < before, "the worker to have them")
+    line.note(f"the worker has {_slots(real)} slots")
+    return line.text("Quiet hours")
+
+
+def _slots(real: RealProject) -> int:
+    """What the worker says itself."""
+    broker = Broker(real.airflow.services.redis.url)
+    try:
+        (told,) = asyncio.run(broker.workers([WORKER])).values()
+    finally:
+        broker.close()
+    return told.processes
 
 
 def _fit(real: RealProject, tuner: DockerTuner) -> str:
