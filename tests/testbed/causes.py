@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from testbed import cgroups, demo, slow_files
+from testbed.airflow_lines import Line
 from testbed.commands import CommandFailed
 from testbed.real_airflow import RealAirflow
 from testbed.telling import say
@@ -359,6 +360,13 @@ class Rig:
     causes: tuple[Cause, ...]
     past: Callable[[datetime], str] | None = None
     """What its Prometheus remembers of the time before."""
+
+    def of(self, line: Line) -> dict[str, Any]:
+        """The values on a line of Airflow: 2 has another name for the triggerer's capacity."""
+        config = dict(self.values["config"])
+        if line.version[0] == "2" and "triggerer" in config:
+            config["triggerer"] = {"default_capacity": config["triggerer"]["capacity"]}
+        return {**self.values, "config": config}
 
 
 RIGS: Mapping[str, Rig] = {
