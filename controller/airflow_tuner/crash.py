@@ -45,6 +45,8 @@ class Crash:
     """How long its restart is put off: twice as long after each death in a row. `None`: it is not put off."""
     started: datetime | None = None
     """Since when it runs again."""
+    before: datetime | None = None
+    """When it had died before that; known while it waits for its next start."""
     of_celery: bool = False
     """Its last words are those of an Airflow that cannot load Celery."""
 
@@ -59,8 +61,10 @@ def read(status: Object, main: str) -> Crash | None:
 
 
 def _crash(state: Object) -> Crash | None:
-    now = state.get("state") or {}
-    last = (state.get("lastState") or {}).get("terminated") or {}
+    now, earlier = state.get("state") or {}, (state.get("lastState") or {}).get("terminated") or {}
+    # A kubelet of 1.36 puts a restart off and says no word of it: the container is one that has ended, until then.
+    ended = now.get("terminated") or {}
+    last = ended if ended.get("finishedAt") else earlier
     if not last.get("finishedAt") or last.get("reason") == OUT_OF_MEMORY:
         return None
     at, begun = datetime.fromisoformat(last["finishedAt"]), last.get("startedAt")
@@ -74,6 +78,7 @@ def _crash(state: Object) -> Crash | None:
         lasted=at - datetime.fromisoformat(begun) if begun else None,
         put_off=_put_off(str(waiting.get("message", ""))) if waiting.get("reason") == BACK_OFF else None,
         started=datetime.fromisoformat(running) if running else None,
+        before=datetime.fromisoformat(earlier["finishedAt"]) if last is ended and earlier.get("finishedAt") else None,
         of_celery=CELERY.search(str(last.get("message", ""))) is not None,
     )
 

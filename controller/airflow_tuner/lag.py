@@ -53,7 +53,7 @@ class Flow:
     objective: int
     """Seconds that a task may wait."""
     passing: bool = False
-    """Within two minutes none waited at some moment: so it looks wherever tasks are few, and just after a start."""
+    """It is not known that some waited all through two minutes: so it looks where tasks are few, and after a start."""
 
     @property
     def wait(self) -> float | None:
@@ -132,7 +132,7 @@ def flow(
     # The executor may hold back what it would hand out if the queue moved.
     used_up = waiting and alone and tasks.open_slots is not None and tasks.open_slots <= 0
     back = tasks.startable if used_up else 0
-    passing = tasks.waiting_least == 0 and not back
+    passing = not tasks.waiting_least and not back
     return Flow(waiting + back, running, slots, len(pods), tasks.duration, objective, passing)
 
 
@@ -141,7 +141,7 @@ def _of_celery(pods: Sequence[Pod], slots: int, tasks: Tasks, objective: int) ->
     told = [pod.slots.busy for pod in pods if pod.slots is not None]
     if tasks.handed_out is None or len(told) < len(pods):
         return None
-    waiting, passing = max(0, tasks.handed_out - sum(told)), tasks.waiting_least == 0
+    waiting, passing = max(0, tasks.handed_out - sum(told)), not tasks.waiting_least
     return Flow(waiting, sum(told), slots, len(pods), tasks.duration, objective, passing)
 
 

@@ -46,7 +46,7 @@ def late(workload: Workload, seen: Observation, past: Past, objective: int) -> L
         return None
     used_up = tasks.open_slots is not None and tasks.open_slots <= 0
     back = tasks.startable if used_up else 0
-    waiting, running, passing = tasks.waiting_in(None) + back, tasks.running_in(None), tasks.waiting_least == 0
+    waiting, running, passing = tasks.waiting_in(None) + back, tasks.running_in(None), not tasks.waiting_least
     found = Flow(waiting, running, slots * len(pods), len(pods), tasks.duration, objective, passing and not back)
     if not waiting or not found.late or not _full(found, slots, tasks):
         return None

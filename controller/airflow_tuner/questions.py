@@ -98,9 +98,11 @@ _MEM = "airflow_task_mem_usage_"
 _PERCENT = f'label_replace({{__name__=~"{_MEM}.+",$airflow}},"task","$$1","__name__","{_MEM}(.+)")[30m:1m]'
 _WORKERS = 'container_memory_working_set_bytes{$container,container=~".*worker"}'
 _NODES = f"machine_memory_bytes{{$cluster}} and on (instance) {_WORKERS}"
-TASK_MEMORY = f"topk(5, max_over_time({_PERCENT}) and changes({_PERCENT}) > 0) / 100 * scalar(min({_NODES}))"
+_LIVE = f"(changes({_PERCENT}) > 0 or count_over_time({_PERCENT}) < 29)"
+TASK_MEMORY = f"topk(5, max_over_time({_PERCENT}) and {_LIVE}) / 100 * scalar(min({_NODES}))"
 """Bytes of the largest tasks of half an hour. Airflow 2 tells them as percents of the whole node's memory; where nodes
-differ, the smallest counts."""
+differ, the smallest counts. What does not move was told by a task that holds as much all the time, or by none any more:
+then it is older than that half hour."""
 
 
 def rates(on: Naming) -> dict[str, str]:
@@ -144,12 +146,14 @@ def signs(on: Naming) -> dict[str, str]:
     handed_out = f'max(min_over_time(airflow_executor_running_tasks{{{on.executor}=~".*Celery.*",$airflow}}[2m]))'
     alone = f'max(min_over_time(airflow_executor_running_tasks{{{on.executor}="",$airflow}}[2m]))'
     loop = "airflow_scheduler_scheduler_loop_duration"
+    queued = f"({on.slots.replace('$state', 'queued')})[2m:15s]"
     return {
         "task_memory": TASK_MEMORY,
         "executor_open_least": "min(min_over_time(airflow_executor_open_slots{$airflow}[5m]))",
         "starving": "max(max_over_time(airflow_scheduler_tasks_starving{$airflow}[5m]))",
         "handed_out_least": f"{handed_out} or {alone}",
-        "waiting_least": f"min_over_time(({on.slots.replace('$state', 'queued')})[2m:15s])",
+        # Where two minutes are not known, nothing is known to have waited for so long.
+        "waiting_least": f"min_over_time({queued}) and count_over_time({queued}) >= 8",
         "quiet": f"time() - max_over_time(timestamp({on.starts})[15m:15s])",
         "looks": f"count_over_time(({on.looks})[2m:15s])",
         "loops": _timer(on.runs, loop),

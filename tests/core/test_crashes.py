@@ -15,6 +15,8 @@ from core.worlds import NOW, Turn, observed, pod, scheduler, spec, turn, worker
 
 SECOND = timedelta(seconds=1)
 LOOP = Crash("scheduler", 7, 1, "Error", NOW - 90 * SECOND, lasted=8 * SECOND, put_off=160 * SECOND)
+QUIET = Crash("scheduler", 3, 1, "Error", NOW - 70 * SECOND, lasted=10 * SECOND, put_off=None, before=NOW - 90 * SECOND)
+"""Its restart is put off, and nobody says so."""
 DIED = {"exitCode": 1, "reason": "Error", "startedAt": "2026-11-24T11:58:22Z", "finishedAt": "2026-11-24T11:58:30Z"}
 
 
@@ -48,6 +50,40 @@ def test_the_kubelets_words_are_read() -> None:
     assert other.put_off == timedelta()
     again = crash.read({"containerStatuses": [state(None)]}, "scheduler")
     assert again == replace(LOOP, put_off=None, started=NOW)
+
+
+def test_a_kubelet_that_says_nothing_while_it_puts_off_shows_two_deaths() -> None:
+    ended = {
+        "exitCode": 1,
+        "reason": "Error",
+        "startedAt": "2026-11-24T11:58:40Z",
+        "finishedAt": "2026-11-24T11:58:50Z",
+    }
+    found = crash.read({"containerStatuses": [{**state(None), "state": {"terminated": ended}}]}, "scheduler")
+    assert found == replace(QUIET, restarts=7)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, True),
+        ({"restarts": 2}, False),
+        ({"before": NOW - 71 * SECOND - timedelta(minutes=10)}, False),
+        ({"before": None}, False),
+        ({"lasted": timedelta(minutes=10)}, False),
+        ({"at": NOW - timedelta(minutes=10), "before": NOW - timedelta(minutes=11)}, False),
+    ],
+)
+def test_two_deaths_soon_one_after_the_other_are_a_loop_from_the_third_restart_on(
+    changes: dict[str, Any], *, told: bool
+) -> None:
+    assert bool(loops(replace(QUIET, **changes))) == told
+
+
+def test_a_loop_stays_told_while_the_kubelet_says_nothing() -> None:
+    before = looked(LOOP)
+    assert loops(replace(QUIET, before=None, restarts=8), last=before)
+    assert not loops(replace(QUIET, before=None, restarts=8, at=NOW - timedelta(minutes=10)), last=before)
 
 
 def test_a_container_that_never_died_or_died_for_memory_is_none() -> None:

@@ -390,6 +390,8 @@ def known(found: telemetry.Airflow) -> tuple[telemetry.Tasks, telemetry.Parsing]
 
 def test_every_signal_of_both_lines_is_read(scraped: Scraped) -> None:
     scraped.show(paged("airflow_pool_running_slots_default_pool 14", still=True, age=310, release="three"))
+    waited = "airflow_pool_queued_slots_default_pool 40"
+    scraped.show(*(paged(waited, still=True, age=160, release=release) for release in ("three", "two")))
     scraped.show(paged("airflow_scheduler_heartbeat 1", still=True, age=45, release="three"))
     scraped.show(paged(AIRFLOW_3, release="three"), paged(AIRFLOW_2, release="two"))
     scope = prometheus.scope(api.Metrics(airflow_match_labels={"release": "three"}, window_seconds=WINDOW), "n")
@@ -571,12 +573,14 @@ def test_the_largest_tasks_of_airflow_2_are_known_in_bytes_of_the_smallest_node(
     def shown(load: float, small: float, age: float) -> Page:
         text = f"airflow_scheduler_heartbeat {1000 - age}\nairflow_task_mem_usage_etl_load {load}\n"
         text += f"airflow_task_mem_usage_etl_small {small}\nairflow_task_mem_usage_etl_ended 60\n"
+        # It holds as much from its beginning on.
+        text += "airflow_task_mem_usage_etl_new 30\n" if age < 300 else ""
         text += node("one", 10e9) + node("two", 20e9) + 'machine_memory_bytes{instance="without_workers"} 1e9\n'
         return paged(text, still=True, age=age, release="hogs")
 
-    scraped.show(
-        *(shown(load, 1 + age / 1000, age) for load, age in ((10, 250), (25, 190), (12, 130), (12, 70), (3, 10)))
-    )
+    long_ago = ((2, age) for age in range(2050, 250, -250))
+    lately = ((10, 250), (25, 190), (12, 130), (12, 70), (3, 10))
+    scraped.show(*(shown(load, 1 + age / 1000, age) for load, age in (*long_ago, *lately)))
     metrics = api.Metrics(match_labels={"release": "hogs"}, airflow_match_labels={"release": "hogs"})
     # All lines come from one exporter here, so what the lines call their instance has another name.
     promql = questions.TASK_MEMORY.replace("(instance)", "(exported_instance)")
@@ -586,7 +590,8 @@ def test_the_largest_tasks_of_airflow_2_are_known_in_bytes_of_the_smallest_node(
         return {item.labels["task"]: item.value for item in asked_for(scraped.prometheus.url, signal, scope)}
 
     found = sizes("n")
-    assert {*found} == {"etl_load", "etl_small"}, "not one that has long ended"
+    assert {*found} == {"etl_load", "etl_small", "etl_new"}, "not one that has long ended"
+    assert found["etl_new"] == pytest.approx(3e9)
     # Looks are a minute apart by the clock, and so are the samples: each look has one of its own.
     assert found["etl_load"] == pytest.approx(2.5e9)
     assert sizes("nowhere") == {}, "no node, no bytes"

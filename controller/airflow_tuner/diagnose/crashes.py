@@ -14,6 +14,9 @@ IN_A_ROW = timedelta(seconds=40)
 MANY = 5
 """Restarts that count as such, too: a kubelet may be set to put off for less."""
 
+FEW = 3
+"""Restarts that count where two deaths are known to have come so soon one after the other."""
+
 SETTLED = timedelta(minutes=10)
 """A container that has run so long has started: the kubelet forgets its deaths then."""
 
@@ -45,7 +48,10 @@ def _loops(crash: Crash, now: datetime, *, before: bool) -> bool:
         return False
     if crash.put_off is not None:
         return crash.put_off >= IN_A_ROW or crash.restarts >= MANY
-    return before and crash.started is not None and now - crash.started < SETTLED
+    if crash.started is not None:
+        return before and now - crash.started < SETTLED
+    soon = crash.before is not None and crash.at - crash.before < SETTLED
+    return now - crash.at < SETTLED and (before or (soon and crash.restarts >= FEW))
 
 
 def _told(crash: Crash, pod: Pod, workload: Workload) -> str:
