@@ -72,7 +72,7 @@ def remembered(workload: Workload, history: History, now: datetime) -> Workload:
 
 
 def much(pod: Pod, now: datetime) -> bool:
-    """It has leaked so much that a restart is worth it."""
+    """It has leaked so much that a restart is worth it, as two days have shown: a day and a half may rise by chance."""
     limit = (pod.running or pod.memory).limit or 0
-    possible = without(pod.usage.anonymous, pod, now) is not None
-    return possible and leaked(pod, now) > max(MUCH, MUCH_OF_LIMIT * limit)
+    known = pod.usage.growth_by_day is not None and without(pod.usage.anonymous, pod, now) is not None
+    return known and leaked(pod, now) > max(MUCH, MUCH_OF_LIMIT * limit)

@@ -71,3 +71,10 @@ def test_nothing_is_noted_where_nothing_leaks() -> None:
     assert of_leak("worker/default") not in lived(None, 1.0).histories
     history = leak.noted(worker(grows(6)), History(), NOW)
     assert history == History(hour_of(NOW), (6 * 1024,))
+
+
+def test_what_rose_for_a_day_and_a_half_is_not_much_however_old_the_container_is() -> None:
+    leaking = grows(6)
+    assert leak.much(leaking, NOW)
+    lately = replace(leaking.usage, growth_by_day=None, growth_days=leaking.usage.growth_by_day)
+    assert not leak.much(replace(leaking, usage=lately), NOW)

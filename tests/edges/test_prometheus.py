@@ -389,9 +389,11 @@ def known(found: telemetry.Airflow) -> tuple[telemetry.Tasks, telemetry.Parsing]
 
 
 def test_every_signal_of_both_lines_is_read(scraped: Scraped) -> None:
-    scraped.show(paged("airflow_pool_running_slots_default_pool 14", still=True, age=310, release="three"))
-    waited = "airflow_pool_queued_slots_default_pool 40"
-    scraped.show(*(paged(waited, still=True, age=160, release=release) for release in ("three", "two")))
+    scraped.show(
+        paged("airflow_pool_running_slots_default_pool 14", still=True, age=310, release="three"),
+        paged("airflow_pool_queued_slots_default_pool 40", still=True, age=160, release="three"),
+        paged("airflow_pool_queued_slots_default_pool 40", still=True, age=160, release="two"),
+    )
     scraped.show(paged("airflow_scheduler_heartbeat 1", still=True, age=45, release="three"))
     scraped.show(paged(AIRFLOW_3, release="three"), paged(AIRFLOW_2, release="two"))
     scope = prometheus.scope(api.Metrics(airflow_match_labels={"release": "three"}, window_seconds=WINDOW), "n")
