@@ -130,7 +130,7 @@ def _worked() -> tuple[int, int]:
 @contextmanager
 def _looked_at(line: Line, rig: Rig) -> Iterator[RealAirflow]:
     """A real Airflow, and an operator that looks at it and changes nothing."""
-    with real_airflow(rig.of(line), line=line, past=rig.past) as real:
+    with real_airflow(rig.values, line=line, past=rig.past) as real:
         operator_process.install_chart(real.control_plane, real.prometheus.url, *MAY_READ_BROKER)
         with Operator(real.area, real.control_plane, real.prometheus.url, [real.airflow.namespace]):
             memory = {"memory": {"min": "256Mi", "max": "2Gi"}}
