@@ -28,7 +28,7 @@ demo-docker: ## Airflow under docker compose on an engine of its own, and the tu
 
 .PHONY: test
 test: $(READY) ## All tests this machine can run; says what it skips and why
-	@$(BIN)/python -m testbed.tiers $(PYTEST)
+	@$(BIN)/python -m pytest $(PYTEST)
 
 .PHONY: system
 system: ## Install the Debian packages of packages.txt (root)
