@@ -16,6 +16,7 @@ from typing import Any
 import asyncpg
 
 from airflow_tuner.errors import Misconfigured, Unavailable
+from airflow_tuner.settings import read_url
 from airflow_tuner.telemetry import Pool
 
 CONNECTS = 3.0
@@ -126,11 +127,7 @@ def database_of(file: Path | None) -> Database | None:
     """The database whose URL stands in a file; `Misconfigured` where it cannot be read, or is no PostgreSQL's."""
     if file is None:
         return None
-    try:
-        found = _URL.fullmatch(file.read_text(encoding="utf-8").strip())
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"The file {file} with the metadata database's URL cannot be read (--database-url-file)."
-        raise Misconfigured(msg) from error
+    found = _URL.fullmatch(read_url(file, "the metadata database", "--database-url-file"))
     if found is None:
         raise Misconfigured(
             f"The file {file} must hold a URL as postgresql://user:password@host/airflow (--database-url-file): "

@@ -26,8 +26,7 @@ SEEN = 12
 
 def pace(pod: Pod) -> float:
     """Bytes per second by which its memory rises evenly; 0 where that is too little to tell."""
-    # Over hours alone a day's load rises as evenly.
-    told = pod.usage.growth_days or pod.usage.growth_by_day
+    told = _shown(pod)
     return told.value if told is not None and told.value >= FROM else 0.0
 
 
@@ -63,8 +62,7 @@ def remembered(workload: Workload, history: History, now: datetime) -> Workload:
 
     def told(pod: Pod) -> Pod:
         usage = pod.usage
-        shown = usage.growth_days or usage.growth_by_day
-        if shown or usage.anonymous is None or pod.started is None or hour_of(pod.started) >= known[-1]:
+        if _shown(pod) or usage.anonymous is None or pod.started is None or hour_of(pod.started) >= known[-1]:
             return pod
         return replace(pod, usage=replace(usage, growth_by_day=Sample(least, now)))
 
@@ -76,3 +74,8 @@ def much(pod: Pod, now: datetime) -> bool:
     limit = (pod.running or pod.memory).limit or 0
     known = pod.usage.growth_by_day is not None and without(pod.usage.anonymous, pod, now) is not None
     return known and leaked(pod, now) > max(MUCH, MUCH_OF_LIMIT * limit)
+
+
+def _shown(pod: Pod) -> Sample | None:
+    """The rise that is seen; over hours alone a day's load rises as evenly."""
+    return pod.usage.growth_days or pod.usage.growth_by_day

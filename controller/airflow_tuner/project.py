@@ -15,7 +15,7 @@ from airflow_tuner import actuator, api, compose, observe, parsing, prometheus, 
 from airflow_tuner.broker import Broker
 from airflow_tuner.database import Counts, Database
 from airflow_tuner.engine import Engine, Gone
-from airflow_tuner.errors import Misconfigured, Refused, TunerError
+from airflow_tuner.errors import Refused, TunerError
 from airflow_tuner.gauges import Gauge, Gauges, Row, reading
 from airflow_tuner.model import (
     Decision,
@@ -31,6 +31,7 @@ from airflow_tuner.model import (
 from airflow_tuner.past import from_tuned
 from airflow_tuner.prometheus import Prometheus
 from airflow_tuner.quantity import readable
+from airflow_tuner.settings import read_url
 from airflow_tuner.store import Store
 from airflow_tuner.tally import Tally
 
@@ -393,9 +394,4 @@ def _too_much(pod: Pod, limit: int) -> str:
 
 def broker_of(file: Path | None) -> Broker | None:
     """The broker whose URL stands in a file; `Misconfigured` where it cannot be read."""
-    if file is None:
-        return None
-    try:
-        return Broker(file.read_text(encoding="utf-8").strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise Misconfigured(f"The file {file} with the broker's URL cannot be read (--broker-url-file).") from error
+    return None if file is None else Broker(read_url(file, "the broker", "--broker-url-file"))

@@ -150,7 +150,7 @@ class Container:
         return [min(whole[first : first + hours]) for first in range(0, len(whole), hours)]
 
     def _slope_by_day(self, hour: int) -> float | None:
-        """The same against the floors of the same hours of the day before, where all of them rise alike."""
+        """Bytes per second by which floors are above those of the same hours of the day before, where all are alike."""
         day = signals.LEAK_WINDOWS
         floors = self._floors_of(hour, 24 // day, day * (signals.LEAK_DAYS + 1))
         if floors is None:

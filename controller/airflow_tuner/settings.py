@@ -102,6 +102,14 @@ def read_apis(file: Path) -> dict[str, Api]:
     return _read(file).apis
 
 
+def read_url(file: Path, whose: str, option: str) -> str:
+    """The URL that a file holds, a secret; `Misconfigured` where it cannot be read. `whose`: e.g. `the broker`."""
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"The file {file} with {whose}'s URL cannot be read ({option}).") from error
+
+
 def _read(file: Path) -> _Sources:
     try:
         return _Sources.model_validate(yaml.safe_load(file.read_text()))

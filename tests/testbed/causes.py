@@ -180,8 +180,7 @@ def tight_scheduler(real: RealAirflow) -> TakesAway:
 
 def large_task(real: RealAirflow) -> TakesAway:
     """A task that takes the worker to nine tenths of its limit and more."""
-    end = _run(real, DAG, count=1, seconds=120, mebibytes=_up_to(0.95, real))
-    return _then_a_new_worker(real, end)
+    return in_a_worker_of_its_own(real, DAG, count=1, seconds=120, mebibytes=_up_to(0.95, real))
 
 
 def cached_files(real: RealAirflow) -> TakesAway:
@@ -417,12 +416,11 @@ def _running(real: RealAirflow) -> int:
 
 
 def in_a_worker_of_its_own(real: RealAirflow, dag: str, **params: object) -> TakesAway:
-    """A run of this DAG; what takes it away replaces the worker as well."""
-    return _then_a_new_worker(real, _run(real, dag, **params))
+    """A run of this DAG; what takes it away replaces the worker as well.
 
-
-def _then_a_new_worker(real: RealAirflow, end: TakesAway) -> TakesAway:
-    """What a worker has held counts for a day, its kill for an hour: the next cause gets a new worker."""
+    What a worker has held counts for a day, its kill for an hour: the next cause gets a new one.
+    """
+    end = _run(real, dag, **params)
 
     def leave() -> None:
         end()

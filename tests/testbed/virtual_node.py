@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 from aiohttp import web
 
 from testbed.controlplane import ControlPlane
-from testbed.processes import Area, ProgramFailed, free_port
+from testbed.processes import Area, ProgramFailed, Startable, free_port
 from testbed.virtual_api import Api
 from testbed.virtual_containers import Containers
 from testbed.virtual_habits import Habits
@@ -29,7 +29,7 @@ COMPONENTS = frozenset({"scheduler", "dag-processor", "triggerer", "api-server",
 _BLOCKS = iter(range(64, 128))  # of pod addresses, one for each node of this process
 
 
-class VirtualNode:
+class VirtualNode(Startable):
     """The node `name` (or `count` nodes, `name-0` and so on) of a control plane, with one model of containers.
 
     It runs in a thread of its own; as a context manager it starts and leaves nothing behind. `speed` is how many
@@ -96,13 +96,10 @@ class VirtualNode:
                 self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(START_SECONDS)
 
-    def __enter__(self) -> Self:
-        return self.start()
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        super().__exit__(kind, error, trace)
         if error is None and self.failures:
             raise ProgramFailed(f"the virtual node {self.name} failed") from self.failures[0]
 
