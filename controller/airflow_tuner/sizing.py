@@ -99,11 +99,13 @@ def assess(subject: Subject) -> Sizing:
     carried = subject.law.need(subject.slots) if subject.law is not None and subject.slots else 0
     spike = PROBE_SPIKE if workload.probe is not None else 0
     limit = max(foreseen.safe * MEBIBYTE + spike, PRESENT * held) + SPARE
-    limit, leaked = max(quantity.rounded(limit), carried), _leaked(subject)
-    if leaked:
+    limit, leaks = max(quantity.rounded(limit), carried), any(leak.pace(pod) for pod in workload.living)
+    if leaks:
         # No limit is raised for a leak; nor is one lowered that pods come nearer to by themselves.
         limit = max(limit, now.limit)
-    request = limit if equal(spec, workload) else quantity.rounded(max(foreseen.usual * MEBIBYTE, held) + leaked)
+    request = (
+        limit if equal(spec, workload) else quantity.rounded(max(foreseen.usual * MEBIBYTE, held) + _leaked(subject))
+    )
     target = subject.bounds.hold(Memory(min(request, limit), limit))
     if (more := _more(subject, target)) != now:
         waits = _within(subject, spec.changes.cooldown.raise_seconds)
@@ -121,7 +123,7 @@ def assess(subject: Subject) -> Sizing:
         return Sizing(
             foreseen, target, None if hold else _step(subject, foreseen, less, carried, "MemoryReleased"), hold
         )
-    return Sizing(foreseen, target, hold="Its pods leak, so their limit stays." if leaked else "")
+    return Sizing(foreseen, target, hold="Its pods leak, so their limit stays." if leaks else "")
 
 
 def spans(subject: Subject) -> tuple[int, int]:
@@ -212,8 +214,10 @@ def fresh(subject: Subject) -> bool:
 
 
 def _leaked(subject: Subject) -> float:
-    """The most bytes that a pod has leaked."""
-    return max((leak.leaked(pod, subject.seen.at) for pod in subject.workload.living), default=0.0)
+    """The most bytes that a pod has leaked, of those that can have leaked like this since their start."""
+    now, living = subject.seen.at, subject.workload.living
+    possible = (pod for pod in living if leak.without(pod.usage.anonymous, pod, now) is not None)
+    return max((leak.leaked(pod, now) for pod in possible), default=0.0)
 
 
 def _memory_held(subject: Subject, history: History) -> str:

@@ -248,6 +248,16 @@ def test_for_a_leak_no_limit_moves_and_the_request_tells_what_is_held() -> None:
     assert (last.reasons, last.request, last.limit) == (["MemoryReleased"], 1012, 4000)
 
 
+def test_what_cannot_have_leaked_since_the_start_is_not_requested() -> None:
+    grown = replace(usage(anonymous=400), growth_days=Sample(10 * MI / 3600, NOW))
+    of = scheduler(pod(request=512, limit=4000, usage=grown, started=NOW - timedelta(days=20)), request=512, limit=4000)
+    policy = spec(workers=[], scheduler={"memory": {"min": "256Mi", "max": "8Gi"}})
+    last = turn(policy, observed(of, histories={of.target: weeks(daily=dict.fromkeys(range(24), 400))}))
+    assert "leaked" not in " ".join(change.message for change in last.decision.changes)
+    assert last.request <= 512
+    assert last.limit == 4000, "but it leaks"
+
+
 def test_after_a_kill_nothing_is_released_for_six_hours() -> None:
     policy = allowed(changes={"cooldown": {"lowerSeconds": 300}})
     killed = turn(policy, asked(holding(300, died=NOW)))
