@@ -89,8 +89,8 @@ class Chronicle:
     """What it is, in a sentence."""
     objective: int
     """Seconds that a task may wait."""
-    simulated: bool = False
-    """The use is that of a modelled world with the operator in it: nothing is only imagined in it."""
+    lived: bool = False
+    """The use is that of a world with the operator in it: nothing is only imagined in it."""
     notes: list[str] = field(default_factory=list)
     """What it cannot know, and what is assumed."""
     moments: list[datetime] = field(default_factory=list)

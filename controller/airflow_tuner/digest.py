@@ -34,7 +34,7 @@ def sentences(chronicle: Chronicle) -> Iterator[str]:
     changed = [course for course in chronicle.courses.values() if course.changes]
     count = sum(len(course.changes) for course in changed)
     days = (chronicle.moments[-1] - chronicle.moments[0]).total_seconds() / 86400 if chronicle.moments else 0.0
-    made = "made" if chronicle.simulated else "would have made"
+    made = "made" if chronicle.lived else "would have made"
     of = f" of {counted(len(changed), 'target', 'targets')}" if count else ""
     looks = counted(len(chronicle.moments), "look", "looks")
     yield f"In {days:.1f} days ({looks}) airflow-tuner {made} {counted(count, 'change', 'changes')}{of}."
@@ -47,7 +47,7 @@ def sentences(chronicle: Chronicle) -> Iterator[str]:
 def rows(chronicle: Chronicle) -> list[tuple[str, ...]]:
     """The targets in numbers, under their heads."""
     table = [HEAD, *(_row(target, course, sums(chronicle, course)) for target, course in chronicle.courses.items())]
-    left_out = IMAGINED if chronicle.simulated else ()
+    left_out = IMAGINED if chronicle.lived else ()
     return [tuple(cell for column, cell in enumerate(row) if column not in left_out) for row in table]
 
 
@@ -69,8 +69,8 @@ def less(before: float, after: float) -> str:
 def _memory(chronicle: Chronicle, numbers: Sequence[Sums]) -> Iterator[str]:
     if not numbers:
         return
-    come = "came" if chronicle.simulated else "would have come"
-    instead = "with the user's own values it is" if chronicle.simulated else "instead of"
+    come = "came" if chronicle.lived else "would have come"
+    instead = "with the user's own values it would have been" if chronicle.lived else "instead of"
     yield _turned(f"Requested memory {come} to", instead, [one.requested for one in numbers])
     if cores := [one.cores for one in numbers if one.cores is not None]:
         yield _turned(f"Requested CPU {come} to", instead, cores, "core hours")
@@ -88,8 +88,8 @@ def _kills(chronicle: Chronicle, numbers: Sequence[Sums]) -> Iterator[str]:
     happened, roomier = sum(one.happened for one in numbers), sum(one.roomier for one in numbers)
     if not happened:
         yield "No kill for memory was seen."
-    elif chronicle.simulated:
-        yield f"{counted(happened, 'kill', 'kills')} for memory happened in the modelled world."
+    elif chronicle.lived:
+        yield f"{counted(happened, 'kill', 'kills')} for memory happened."
     else:
         told = f"{counted(happened, 'kill', 'kills')} for memory happened."
         if roomier:
@@ -101,7 +101,7 @@ def _kills(chronicle: Chronicle, numbers: Sequence[Sums]) -> Iterator[str]:
         if rest := happened - roomier:
             told += f" {rest} would have happened all the same."
         yield told
-    if chronicle.simulated:
+    if chronicle.lived:
         return
     imagined, over = sum(one.imagined for one in numbers), sum(one.over for one in numbers)
     if imagined:
@@ -128,7 +128,7 @@ def _lag(chronicle: Chronicle, numbers: Sequence[Sums]) -> Iterator[str]:
         for _, change in course.changes
         if change.before.concurrency != change.after.concurrency
     ]
-    if moved and not chronicle.simulated:
+    if moved and not chronicle.lived:
         yield (
             f"Slots would have changed {counted(len(moved), 'time', 'times')}. What that would have done to the queue "
             "is not known."

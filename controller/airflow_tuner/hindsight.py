@@ -74,7 +74,7 @@ class Hindsight:
         )
         first = True
         async for known in recording.moments(lambda part: self._say(part, times)):
-            seen = _observation(spec, known, seen_by)
+            seen = observation(spec, known, seen_by)
             if first and seen.workloads:
                 first = False
                 self._require(seen_by, seen.workloads)
@@ -214,7 +214,7 @@ def _named(spec: api.Spec, workload: Workload) -> bool:
     return bounds_of(spec, workload.component, workload.target, workload.name) is not None
 
 
-def _observation(spec: api.Spec, known: Moment, seen_by: Traces) -> Observation:
+def observation(spec: api.Spec, known: Moment, seen_by: Traces) -> Observation:
     """A moment as it was. Pure."""
     workloads = seen_by.workloads(known.at, known.values)
     stated = executor.option(spec.airflow.executor, "spec.airflow.executor") if spec.airflow.executor else UNKNOWN

@@ -78,7 +78,7 @@ def rendered(chronicle: Chronicle) -> str:
 
 def _section(chronicle: Chronicle, target: str, course: Course) -> str:
     """One target: its plots."""
-    before, after = "as the user set it" if chronicle.simulated else "as it was", "as decided"
+    before, after = "as the user set it" if chronicle.lived else "as it was", "as decided"
     use = Line("most held by one pod", "use", _over(chronicle, course, lambda look: look.held), area=True)
     memory = [
         use,
@@ -169,21 +169,21 @@ def _marks(chronicle: Chronicle, target: str, course: Course) -> Iterator[Mark]:
 def _kill_marks(chronicle: Chronicle, course: Course) -> Iterator[Mark]:
     shown_kinds: dict[str, int] = {}
     for kill in course.kills:
-        kind = "happened" if chronicle.simulated else _kind(kill)
+        kind = "happened" if chronicle.lived else _kind(kill)
         shown_kinds[kind] = shown_kinds.get(kind, 0) + 1
         if shown_kinds[kind] <= MARKED:
             number = min(bisect_left(chronicle.moments, kill.at), len(chronicle.moments) - 1)
-            yield Mark(number, kind, f"{_time(kill.at)} {_killed(kill, simulated=chronicle.simulated)}")
+            yield Mark(number, kind, f"{_time(kill.at)} {_killed(kill, lived=chronicle.lived)}")
 
 
-def _killed(kill: Kill, *, simulated: bool) -> str:
+def _killed(kill: Kill, *, lived: bool) -> str:
     under = "no limit" if kill.limit is None else f"a limit of {readable(kill.limit)}"
     then = _size(kill.then)
     if kill.held is not None:
         held = f"{plain(kill.pod)} held {readable(kill.held)}"
         return f"{held}; its limit would have been {then}: it would have been killed."
     count = counted(kill.count, "kill", "kills")
-    if simulated:
+    if lived:
         return f"{count} for memory in {plain(kill.pod)} under {under}."
     return f"{count} for memory in {plain(kill.pod)} under {under}; the limit would have been {then}."
 
@@ -241,11 +241,11 @@ def _kills(chronicle: Chronicle) -> str:
     if not told:
         return "<h2 id='kills'>Kills</h2><p>None.</p>"
     told.sort(key=lambda one: (one[0].at, one[1], one[0].pod))
-    simulated = chronicle.simulated
+    lived = chronicle.lived
     body = "".join(
         f"<tr><td><time>{_time(kill.at)}</time></td><td>{_text(target)}</td>"
-        f"<td>{_text(KINDS['happened' if simulated else _kind(kill)])}</td>"
-        f"<td>{_text(_killed(kill, simulated=simulated))}</td></tr>"
+        f"<td>{_text(KINDS['happened' if lived else _kind(kill)])}</td>"
+        f"<td>{_text(_killed(kill, lived=lived))}</td></tr>"
         for kill, target in told[:MOST]
     )
     more = f"<p>And {len(told) - MOST} more.</p>" if len(told) > MOST else ""

@@ -8,14 +8,14 @@ from typing import Any
 
 import yaml
 
-from airflow_tuner import api, chronicle, policies, quantity, transcript
+from airflow_tuner import api, policies, quantity, transcript
 from airflow_tuner.chronicle import Chronicle
-from airflow_tuner.counterfactual import Kill
 from airflow_tuner.fleet.scenarios import Scenario
 from airflow_tuner.fleet.weeks import Weeks
 from airflow_tuner.history import History
-from airflow_tuner.model import Change, Memory, Observation
-from airflow_tuner.outcome import Outcome, outcome
+from airflow_tuner.lived import Lived
+from airflow_tuner.model import Change, Memory
+from airflow_tuner.outcome import outcome
 from airflow_tuner.played import Played
 from airflow_tuner.quantity import readable
 from airflow_tuner.sentence import counted
@@ -110,7 +110,7 @@ def chronicle_of(scenario: Scenario, seed: int, policy: Object) -> Chronicle:
         f"{scenario.told} A modelled Airflow of {scenario.workers} workers with {scenario.slots} slots each, with "
         f"airflow-tuner in it in mode {spec.mode}.",
         spec.objectives.queue_lag_seconds,
-        simulated=True,
+        lived=True,
         notes=[
             "The tasks are invented; what they cost is drawn around what was measured on Airflow 3.3.2.",
             f"The first {counted(scenario.warm_up, 'day is', 'days are')} there to learn from.",
@@ -135,7 +135,7 @@ def days(
     played = Played(weeks, Memory(size * quantity.MEBIBYTE, size * quantity.MEBIBYTE))
     told = time.monotonic()
     histories: Mapping[str, History] = {}
-    known: dict[str, tuple[int, int]] = {}
+    noted = None if into is None else Lived(spec, into)
     total = scenario.warm_up + scenario.days
     for number in range(total):
         day, tally = Day(number), weeks.tally
@@ -148,8 +148,8 @@ def days(
             if spec.mode is api.Mode.ENFORCE:
                 played.carry_out(transcript.answer(seen, came))
             _count(day, weeks, came.decision.changes, [finding.reason for finding in came.findings])
-            if into is not None:
-                _note(into, spec, came, known)
+            if noted is not None:
+                noted.note(came.seen, came.decision.changes, came.findings)
             if time.monotonic() - told >= QUIET:
                 told = time.monotonic()
                 progress(f"{scenario.name}: day {weeks.day:.1f} of {total}")
@@ -158,38 +158,6 @@ def days(
         yield day
     if into is not None:
         into.close()
-
-
-def _note(into: Chronicle, spec: api.Spec, came: Outcome, known: dict[str, tuple[int, int]]) -> None:
-    """A minute for the report. `known`: by pod the last death, and processes that were killed in its container."""
-    seen, kills = came.seen, []
-    sizes = {pod.name: pod.usage.anonymous.value for item in seen.workloads for pod in item.pods if pod.usage.anonymous}
-    for item in seen.workloads:
-        for pod in item.pods:
-            last, count = known.get(pod.uid, (0, 0))
-            died = pod.death is not None and pod.death.number > last
-            killed = round(pod.usage.process_kills.value) if pod.usage.process_kills is not None else count
-            more = died + max(0, killed - (0 if died else count))
-            if more:
-                kills.append(Kill(seen.at, item.target, pod.name, more, pod.memory.limit, pod.memory.limit))
-            known[pod.uid] = (pod.death.number if pod.death is not None else last, killed)
-    looks = chronicle.looks(spec, _as_set(seen), seen, sizes, seen)
-    into.note(seen.at, looks, came.decision.changes, came.findings, kills)
-
-
-def _as_set(seen: Observation) -> Observation:
-    """As the templates say it."""
-    workloads = (
-        replace(
-            item,
-            pods=tuple(
-                replace(pod, memory=item.template, cpu=item.stated.cpu, slots=None, environment=item.environment)
-                for pod in item.pods
-            ),
-        )
-        for item in seen.workloads
-    )
-    return replace(seen, workloads=tuple(workloads))
 
 
 def _count(day: Day, weeks: Weeks, changes: tuple[Change, ...], findings: list[str]) -> None:

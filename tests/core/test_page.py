@@ -61,9 +61,9 @@ def change(before: Values, after: Values, message: str = "Because.", target: str
     return Change(target, "d-1", "OutOfMemory", before, after, message)
 
 
-def told(*looks: Look, name: str = "worker/default", minutes: int = 60, simulated: bool = False) -> Chronicle:
+def told(*looks: Look, name: str = "worker/default", minutes: int = 60, lived: bool = False) -> Chronicle:
     """A chronicle of an hour for each look."""
-    chronicle = Chronicle("airflow", "A test.", 30, simulated=simulated)
+    chronicle = Chronicle("airflow", "A test.", 30, lived=lived)
     for number, look in enumerate(looks):
         chronicle.note(NOW + number * minutes * MINUTE, {name: ("StatefulSet/w", look)}, (), ())
     return chronicle
@@ -248,7 +248,7 @@ def test_simulate_writes_the_same_page(monkeypatch: pytest.MonkeyPatch, tmp_path
     Tags(text)
     told_kills = sum(int(found) for found in re.findall(r"(\d+) kills?,", result.stdout))
     assert told_kills > 0
-    assert f"{told_kills} kill{'s' if told_kills > 1 else ''} for memory happened in the modelled world." in text
+    assert f"{told_kills} kill{'s' if told_kills > 1 else ''} for memory happened." in text
     assert "airflow-tuner made" in text
     assert "limit as the user set it" in text
     assert "would have" not in text, "nothing is only imagined in it"

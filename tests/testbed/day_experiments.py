@@ -1,10 +1,14 @@
 """A day's load in an hour on a real Airflow: lag, slots and memory are put right together, while it runs."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
-from testbed import demo
+from airflow_tuner import quantity
+from airflow_tuner.model import Memory
+from testbed import day_page, demo
 from testbed.airflow_client import TaskTry
 from testbed.real_airflow import RealAirflow
 from testbed.slot_experiments import apply_policy, settle, slots_of, tuned
@@ -62,12 +66,22 @@ class Hour:
         return sum(one.state in {"failed", "up_for_retry"} for one in self.tries)
 
 
+@dataclass
+class Seen:
+    """What was looked at."""
+
+    looks: list[day_page.Look] = field(default_factory=list)
+    changes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By the decision's identity."""
+
+
 def day() -> str:
     """A day's load in an hour on real Airflow: lag, slots and memory put right together, hour by hour."""
     worker = {"name": "*", "memory": {"min": "256Mi", "max": "3Gi"}, "concurrency": {"min": 2, "max": 16}}
-    seen: dict[str, dict[str, Any]] = {}
+    seen = Seen()
     hours: list[Hour] = []
     with tuned(values=demo.values(LIMIT)) as (real, operator):
+        _look(real, {}, seen)
         apply_policy(real, workers=[worker], objectives={"queueLagSeconds": OBJECTIVE})
         settle(real)
         real.airflow.wait_for_dag(DAG)
@@ -76,29 +90,30 @@ def day() -> str:
             params = {"count": count, "seconds": seconds, "mebibytes": size}
             hours.append(Hour(real.airflow.trigger(DAG, params)))
             while time.monotonic() - began < (number + 1) * HOUR:
-                _look(real, seen)
+                _look(real, real.policy_status(), seen)
                 time.sleep(LOOK)
-            hours[-1].slots, hours[-1].limit = _in_force(real)
-            say(f"  hour {number}: {hours[-1].slots} slots, {hours[-1].limit}, {len(seen)} changes so far")
+            last = seen.looks[-1]
+            hours[-1].slots, hours[-1].limit = last.slots, quantity.readable(last.memory.limit or 0)
+            say(f"  hour {number}: {last.slots} slots, {hours[-1].limit}, {len(seen.changes)} changes so far")
         real.airflow.wait_until(lambda: not _open(real, hours), "what is left", LONGEST)
-        _look(real, seen)
+        _look(real, real.policy_status(), seen)
         for hour in hours:
             hour.tries = real.airflow.task_tries(DAG, hour.run)
         restarts = sum(pod["status"]["containerStatuses"][0]["restartCount"] for pod in real.airflow.pods("worker"))
         errors = operator.log().count("Traceback")
-    return _page(hours, seen, restarts, errors)
+        day_page.write(real, real.policy(), seen.looks, [*seen.changes.values()])
+    return _page(hours, seen.changes, restarts, errors)
 
 
-def _look(real: RealAirflow, seen: dict[str, dict[str, Any]]) -> None:
-    """Keep what the history says: it holds the last ten changes."""
-    for change in real.policy_status().get("history", []):
-        seen[change["decision"]] = change
-
-
-def _in_force(real: RealAirflow) -> tuple[int, str]:
-    (slots,) = slots_of(real).values()
-    (pod,) = real.airflow.pods("worker")
-    return slots.processes, pod["status"]["containerStatuses"][0]["resources"]["limits"]["memory"]
+def _look(real: RealAirflow, status: Mapping[str, Any], seen: Seen) -> None:
+    """Keep what is in force, what is found, and the history, which holds the last ten changes."""
+    seen.changes |= {change["decision"]: change for change in status.get("history", [])}
+    (pod,), slots = real.airflow.pods("worker"), [*slots_of(real).values()]
+    sizes = pod["status"]["containerStatuses"][0].get("resources")
+    # Between two containers nothing is in force.
+    if sizes and slots:
+        memory = Memory(*(quantity.parse(sizes[part]["memory"]) for part in ("requests", "limits")))
+        seen.looks.append(day_page.Look(datetime.now(UTC), memory, slots[0].processes, status.get("findings", [])))
 
 
 def _open(real: RealAirflow, hours: list[Hour]) -> bool:
@@ -120,7 +135,8 @@ def _page(hours: list[Hour], seen: dict[str, dict[str, Any]], restarts: int, err
         "allows 2 to 16 slots and up to 3 GiB. A task waits from when it could have run until its first try began,\n"
         f"Airflow's own seconds included; late: more than {OBJECTIVE} s. Slots and limit: in force at the hour's end.\n"
         f"{done} of {len(tasks)} tasks succeeded in the end; restarts of the worker: {restarts}; errors in the\n"
-        f"operator's log: {errors}.\n\n"
+        f"operator's log: {errors}. The same as [a report](day.html), made from the Prometheus of that hour:\n\n"
+        "![Memory, slots and lag of the day](day.png)\n\n"
         + "\n".join(rows)
         + "\n\nThe changes, oldest first:\n\n"
         + "\n".join(f"* {change['time'][11:19]} {change['reason']}: {change['message']}" for change in changes)

@@ -36,10 +36,14 @@ class RealAirflow:
     prometheus: Prometheus
     airflow: Airflow
 
-    def policy_status(self) -> dict[str, Any]:
-        """The status of the TuningPolicy `airflow` beside the release."""
+    def policy(self) -> dict[str, Any]:
+        """The TuningPolicy `airflow` beside the release."""
         words = ("get", "tuningpolicy", "airflow", f"--namespace={self.airflow.namespace}", "--output=json")
-        return dict(json.loads(self.control_plane.kubectl(*words)).get("status") or {})
+        return dict(json.loads(self.control_plane.kubectl(*words)))
+
+    def policy_status(self) -> dict[str, Any]:
+        """Its status."""
+        return dict(self.policy().get("status") or {})
 
 
 @contextmanager
