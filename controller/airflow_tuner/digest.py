@@ -70,7 +70,7 @@ def _memory(chronicle: Chronicle, numbers: Sequence[Sums]) -> Iterator[str]:
     if not numbers:
         return
     come = "came" if chronicle.lived else "would have come"
-    instead = "with the user's own values it would have been" if chronicle.lived else "instead of"
+    instead = "the user's own values come to" if chronicle.lived else "instead of"
     yield _turned(f"Requested memory {come} to", instead, [one.requested for one in numbers])
     if cores := [one.cores for one in numbers if one.cores is not None]:
         yield _turned(f"Requested CPU {come} to", instead, cores, "core hours")
