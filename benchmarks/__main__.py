@@ -75,7 +75,9 @@ def _played(runs: list[Run], jobs: int) -> Iterator[Score]:
 @click.command()
 @click.option("--scenario", default="", help="Stories, by name; all where none is named.")
 @click.option("--controller", default="", help="Who is in charge, by name; the oracle is always there.")
-@click.option("--days", type=int, help="Scored days instead of the whole story.")
+@click.option(
+    "--days", type=int, help="Scored days instead of the whole story; more where what it is about comes later."
+)
 @click.option("--seeds", "chosen", default="report", help="`report`, `design`, or numbers.")
 @click.option("--ablation", default="", help="Constants of the core, e.g. concurrency.IDLE_MARGIN=9 (tuner only).")
 @click.option("--jobs", default=1, show_default=True, help="Processes.")
@@ -87,23 +89,31 @@ def main(scenario: str, controller: str, days: int | None, chosen: str, ablation
     names = _chosen(controller, [*CONTROLLERS], "controller")
     stories = _chosen(scenario, [*SCENARIOS], "story")
     runs = [
-        Run(story, number, name, days)
+        Run(story, number, name, _lasting(story, days))
         for story in stories
         for number in numbers
         for name in dict.fromkeys(["oracle", *names])
     ]
     if constants := tuple(ablation.split()):
-        runs += [Run(story, number, "tuner", days, constants) for story in stories for number in numbers]
+        runs += [
+            Run(story, number, "tuner", _lasting(story, days), constants) for story in stories for number in numbers
+        ]
     scores = list(_played(runs, jobs))
     click.echo(f"\n{page.text(page.summary(scores))}\n\n{page.text(page.by_story(scores))}")
     if write:
         _write(scores, numbers, days)
 
 
+def _lasting(story: str, days: int | None) -> int | None:
+    """Scored days of a story; `None`: all of them."""
+    return None if days is None else max(days, SCENARIOS[story].telling)
+
+
 def _write(scores: list[Score], numbers: tuple[int, ...], days: int | None) -> None:
     """The page below its mark; what stands above is written by hand."""
     stories = dict.fromkeys(one.scenario for one in scores)
-    lasting = f"{days} scored days each" if days else "all days of each story"
+    longer = [f"{_lasting(one, days)} of {one}" for one in stories if _lasting(one, days) != days]
+    lasting = f"{', '.join([f'{days} scored days each', *longer])}" if days else "all days of each story"
     parts = [
         PAGE.read_text().partition(MARK)[0] + MARK,
         f"`{' '.join(['make bench', *_arguments()])}`, {datetime.now(UTC):%Y-%m-%d}, "

@@ -38,6 +38,8 @@ class Scenario:
     warm_up: int = 7
     days: int = 21
     """Scored ones."""
+    telling: int = 7
+    """Of them those in which what it is about has come."""
     begin: date = MONDAY
     growth: tuple[tuple[float, float], ...] = ()
     """From a day on, so many times the load."""
@@ -88,6 +90,7 @@ _ALL = (
         (*USUAL, MONTHLY),
         begin=date(2026, 3, 25),
         days=35,
+        telling=24,
     ),
     Scenario("monster", "One task of 3 GiB each night, on any of the workers.", (*USUAL, MONSTER)),
     Scenario("leak", "Workers leak 6 MiB an hour.", USUAL, leak=6.0),
@@ -103,8 +106,14 @@ _ALL = (
     ),
     Scenario("slots-high", "48 slots for each worker, far more than tasks.", USUAL, slots=48),
     Scenario("slots-low", "3 slots for each worker: tasks queue by day.", USUAL, slots=3),
-    Scenario("doubled", "From day 14 on twice the load.", USUAL, growth=((0.0, 1.0), (14.0, 2.0))),
-    Scenario("files", "From day 14 on five times the DAG files.", USUAL, files=((0.0, 120, 0.6), (14.0, 600, 0.6))),
+    Scenario("doubled", "From day 14 on twice the load.", USUAL, telling=14, growth=((0.0, 1.0), (14.0, 2.0))),
+    Scenario(
+        "files",
+        "From day 14 on five times the DAG files.",
+        USUAL,
+        telling=14,
+        files=((0.0, 120, 0.6), (14.0, 600, 0.6)),
+    ),
     Scenario(
         "outage",
         "No metrics for a day, and for six hours on a Monday.",
