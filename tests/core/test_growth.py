@@ -60,7 +60,18 @@ def test_a_leak_is_told_with_its_pace_and_the_time_that_is_left() -> None:
         "Anonymous memory of 1 of 2 pods of Deployment/airflow-scheduler rises evenly by 20.0 MiB/h and does not come "
         "back (the least of each 6 hours, over 30 h), e.g. grows, which held 500 MiB at most. At that pace its limit "
         "of 1024 MiB is reached in 26 h. A larger limit only puts that off: none is given for it, only for a kill. "
-        "Look for a newer Airflow, and restart it in a quiet hour until the leak is found."
+        "Look for a newer Airflow. Until then restart in a quiet hour what has leaked most, or let airflow-tuner do it "
+        "(spec.changes.restarts.allowed)."
+    )
+
+
+def test_where_it_may_the_operator_says_that_it_restarts_what_has_leaked_much() -> None:
+    (finding,) = leaks(
+        scheduler(rising(20)), policy=spec(scheduler=BOUNDS, workers=[], changes={"restarts": {"allowed": True}})
+    )
+    assert finding.message.endswith(
+        "Look for a newer Airflow. What two days have shown to have leaked 300 MiB, and 10% of its limit, is "
+        "restarted, one at a time, as spec.changes.restarts says."
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from airflow_tuner import decide, leak, signals
+from airflow_tuner import api, decide, leak, signals
 from airflow_tuner.diagnose.case import Case
 from airflow_tuner.model import Finding, Pod, Sample, Severity
 from airflow_tuner.quantity import MEBIBYTE, readable
@@ -143,16 +143,25 @@ def _told(item: decide.Item, rises: list[_Rise], worst: _Rise) -> str:
             else f"{worst.left / timedelta(days=1):.0f} days"
         )
         end = f"At that pace its limit of {readable(worst.limit)} is reached in {left}."
-    advice = (
-        "Let Celery renew its processes (worker_max_tasks_per_child), and replace these pods in a quiet hour until the "
-        "leak is found."
-        if workload.component == "worker"
-        else "Look for a newer Airflow, and restart it in a quiet hour until the leak is found."
-    )
     return (
         f"Anonymous memory of {len(rises)} of {counted(len(workload.living), 'pod', 'pods')} of "
         f"{short(workload.label)} rises evenly by {worst.pace / MEBIBYTE:.1f} MiB/h and does not come back "
         f"({worst.way.told}), e.g. {short(worst.pod.name)}, which held "
         f"{readable(int(worst.held))} at most. {end} A larger limit only puts that off: none is given for it, only for "
-        f"a kill. {advice}"
+        f"a kill. {_advice(item)}"
+    )
+
+
+def _advice(item: decide.Item) -> str:
+    """What helps until the leak is found, and who does it."""
+    is_worker = item.workload.component == "worker"
+    cure = "Let Celery renew its processes (worker_max_tasks_per_child)." if is_worker else "Look for a newer Airflow."
+    if item.spec.mode is api.Mode.ENFORCE and item.spec.changes.restarts.allowed:
+        return (
+            f"{cure} What two days have shown to have leaked {readable(leak.MUCH)}, and {leak.MUCH_OF_LIMIT:.0%} of "
+            "its limit, is restarted, one at a time, as spec.changes.restarts says."
+        )
+    return (
+        f"{cure} Until then restart in a quiet hour what has leaked most, or let airflow-tuner do it "
+        "(spec.changes.restarts.allowed)."
     )
