@@ -1,6 +1,7 @@
 """A chronicle in plain words and in a table of numbers. Pure."""
 
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 
 from airflow_tuner.chronicle import Chronicle, Course, Sums, sums
 from airflow_tuner.quantity import readable
@@ -21,6 +22,8 @@ HEAD = (
 )
 """Of `rows`."""
 
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
+
 IMAGINED = (6, 7, 8)
 """Those of them that nothing is in where the operator was there."""
 
@@ -33,15 +36,21 @@ def sentences(chronicle: Chronicle) -> Iterator[str]:
     numbers = {target: sums(chronicle, course) for target, course in chronicle.courses.items()}
     changed = [course for course in chronicle.courses.values() if course.changes]
     count = sum(len(course.changes) for course in changed)
-    days = (chronicle.moments[-1] - chronicle.moments[0]).total_seconds() / 86400 if chronicle.moments else 0.0
+    lasted = chronicle.moments[-1] - chronicle.moments[0] if chronicle.moments else timedelta(0)
     made = "made" if chronicle.lived else "would have made"
     of = f" of {counted(len(changed), 'target', 'targets')}" if count else ""
     looks = counted(len(chronicle.moments), "look", "looks")
-    yield f"In {days:.1f} days ({looks}) airflow-tuner {made} {counted(count, 'change', 'changes')}{of}."
+    yield f"In {_lasting(lasted)} ({looks}) airflow-tuner {made} {counted(count, 'change', 'changes')}{of}."
     yield from _memory(chronicle, [*numbers.values()])
     yield from _kills(chronicle, [*numbers.values()])
     yield from _lag(chronicle, [*numbers.values()])
     yield from _found(chronicle)
+
+
+def _lasting(span: timedelta) -> str:
+    if span >= DAY:
+        return f"{span / DAY:.1f} days"
+    return f"{span / HOUR:.1f} hours" if span >= 2 * HOUR else f"{span / HOUR * 60:.0f} minutes"
 
 
 def rows(chronicle: Chronicle) -> list[tuple[str, ...]]:
@@ -53,7 +62,9 @@ def rows(chronicle: Chronicle) -> list[tuple[str, ...]]:
 
 def hours(number: float) -> str:
     """A number of hours, or of GiB hours."""
-    return f"{number:,.0f}" if number >= 100 else f"{number:.1f}"  # noqa: PLR2004 - from there a decimal says nothing
+    if number >= 100:  # noqa: PLR2004 - from there a decimal says nothing
+        return f"{number:,.0f}"
+    return f"{number:.1f}" if number >= 1 or not number else f"{number:.2f}"
 
 
 def less(before: float, after: float) -> str:

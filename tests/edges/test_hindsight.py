@@ -247,7 +247,7 @@ def test_the_command_writes_lines_or_a_summary_and_a_report(source: Prometheus, 
     assert transcript.read(seen[0], 1).at == transcript.read_answer(lines[0]).at
     report = tmp_path / "report.html"
     result = command(source.url, tmp_path, *words, "--html", str(report))
-    assert "In 0.6 days (32 looks) airflow-tuner would have made" in result.stdout
+    assert "In 15.5 hours (32 looks) airflow-tuner would have made" in result.stdout
     assert "2 kills for memory happened." in result.stdout
     assert "2 kills for memory happened." in report.read_text()
 
