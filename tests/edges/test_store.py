@@ -38,6 +38,18 @@ def test_all_that_is_written_is_there_after_a_restart(tmp_path: Path) -> None:
     assert file.parent.stat().st_mode & 0o077 == 0, "it is its owner's alone"
 
 
+def test_what_is_told_within_a_fifth_of_a_second_is_of_one_kill(tmp_path: Path) -> None:
+    with Store(tmp_path / "state") as store:
+        for at in (10.0, 10.1, 10.19, 10.3, 10.4, 11.0):
+            store.killed("c", at, whole=False)
+        store.killed("d", 10.1, whole=False)
+        store.killed("c", 10.15, whole=True)
+        counted = [time.timestamp() for time in store.kills(whole=False)["c"]]
+        assert counted == [10.0, 10.3, 11.0], "however long it goes on"
+        assert len(store.kills(whole=False)["d"]) == 1, "each container's own"
+        assert len(store.kills(whole=True)["c"]) == 1, "the container's end is another matter"
+
+
 def test_minutes_are_kept_for_two_days(tmp_path: Path) -> None:
     with Store(tmp_path / "state") as store:
         store.keep([Row("c", minute, 1.0, 1.0, 0.0) for minute in (0, KEPT, KEPT + 1)])
