@@ -1,4 +1,4 @@
-"""What the kernel itself says about a container of the real node: its limit, its kills, its processes."""
+"""What the kernel itself says about a container: its limit, its kills, its processes."""
 
 from pathlib import Path
 
@@ -6,9 +6,12 @@ from testbed.node_remains import CGROUP_ROOT, hierarchies
 from testbed.processes import ProgramFailed
 
 
-def oom_kills(container_id: str) -> int:
-    """Return how many processes of the container the kernel has killed for want of memory."""
-    folder = _memory_cgroup(container_id)
+def oom_kills(container_id: str, parent: str = CGROUP_ROOT) -> int:
+    """Return how many processes of the container the kernel has killed for want of memory.
+
+    `parent`: the cgroup of all containers; the real node's, where another is not named.
+    """
+    folder = _memory_cgroup(container_id, parent)
     name = "memory.events" if _is_v2(folder) else "memory.oom_control"
     counts = dict(line.split() for line in (folder / name).read_text().splitlines())
     return int(counts["oom_kill"])
@@ -27,12 +30,12 @@ def processes(container_id: str) -> tuple[int, ...]:
     return tuple(int(line) for line in (folder / "cgroup.procs").read_text().split())
 
 
-def _memory_cgroup(container_id: str) -> Path:
-    """Find the container's cgroup by the id of its status (`containerd://...`)."""
+def _memory_cgroup(container_id: str, parent: str = CGROUP_ROOT) -> Path:
+    """Find the container's cgroup by its id (in a status: `containerd://...`)."""
     name = container_id.rpartition("/")[2]
     for hierarchy in hierarchies():
         if hierarchy.name in {"memory", "cgroup"}:
-            for folder in (hierarchy / CGROUP_ROOT).rglob(name):
+            for folder in (hierarchy / parent.lstrip("/")).rglob(name):
                 return folder
     raise ProgramFailed(f"no memory cgroup for the container {container_id}")
 

@@ -10,6 +10,7 @@ from typing import Any
 from airflow_tuner.broker import Broker
 from airflow_tuner.history import History, hour_of, of_tasks, packed
 from airflow_tuner.store import Store
+from testbed import cgroups, docker_remains
 from testbed.docker_airflow import DAG_PROCESSOR, PROJECT, WORKER, RealProject, docker_airflow
 from testbed.docker_tuner import DockerTuner
 from testbed.telling import say
@@ -94,7 +95,7 @@ def _heal(real: RealProject, tuner: DockerTuner) -> str:
     line.note(f"decided: {tuned['message']}")
     _wait(real, lambda: airflow.run_state("load_everything", run) == "success", "the retry")
     tries = airflow.task_tries("load_everything", run)
-    line.note(f"tries: {', '.join(one.state for one in tries)}")
+    line.note(f"tries: {', '.join(one.state for one in tries)}; the kernel has killed {_killed(real)}")
     ended = tries[0].end
     if ended is not None:
         after = (datetime.fromisoformat(tuned["time"]) - ended).total_seconds()
@@ -163,7 +164,7 @@ def _slots(real: RealProject) -> int:
 
 
 def _fit(real: RealProject, tuner: DockerTuner) -> str:
-    airflow, line = real.airflow, Line()
+    airflow, line, killed = real.airflow, Line(), _killed(real)
     most = int(airflow.container(WORKER)["HostConfig"]["Memory"]) // MI
     tuner.write(policy(most))
     size = most // 3
@@ -177,10 +178,16 @@ def _fit(real: RealProject, tuner: DockerTuner) -> str:
         time.sleep(1)
     tries = airflow.task_tries("short_tasks_again", run)
     failed = sum(one.state != "success" for one in tries)
-    line.note(
-        f"the run has ended: {airflow.run_state('short_tasks_again', run)}, with {failed} failed tries of {len(tries)}"
-    )
+    state = airflow.run_state("short_tasks_again", run)
+    told = f"{failed} failed tries of {len(tries)}; the kernel has killed {_killed(real) - killed}"
+    line.note(f"the run has ended: {state}, with {told}")
     return line.text("Slots that do not fit the largest limit")
+
+
+def _killed(real: RealProject) -> int:
+    """Processes of the worker that were killed for memory, by the kernel's own count."""
+    parent = docker_remains.cgroup(real.airflow.engine.home)
+    return cgroups.oom_kills(str(real.airflow.container(WORKER)["Id"]), parent)
 
 
 def _wait(real: RealProject, check: Callable[[], bool], what: str) -> None:
