@@ -90,7 +90,7 @@ _ALL = (
         (*USUAL, MONTHLY),
         begin=date(2026, 3, 25),
         days=35,
-        telling=24,
+        telling=35,
     ),
     Scenario("monster", "One task of 3 GiB each night, on any of the workers.", (*USUAL, MONSTER)),
     Scenario("leak", "Workers leak 6 MiB an hour.", USUAL, leak=6.0),
