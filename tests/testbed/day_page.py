@@ -22,7 +22,7 @@ from testbed.evidence import PAGES
 from testbed.real_airflow import RealAirflow
 
 TARGET = "worker/default"
-STEP = 30
+STEP = 15
 """Seconds between two moments of the page."""
 NAME = "day"
 
@@ -45,7 +45,7 @@ def write(
     chronicle = asyncio.run(_chronicle(real, policy, looks, changes))
     written = PAGES / f"{NAME}.html"
     written.write_text(page.rendered(chronicle))
-    browser.pictured(written, written.with_suffix(".png"), real.area.path, (1200, 1500))
+    browser.pictured(written, written.with_suffix(".png"), real.area.path, (1200, 1700))
 
 
 async def _chronicle(
@@ -69,7 +69,7 @@ async def _chronicle(
     lived, begun = Lived(spec, chronicle), first.at
     async for known in recording.moments(lambda _: None):
         look = looks[max(0, bisect_right([one.at for one in looks], known.at) - 1)]
-        seen = _in_force(observation(spec, known, traces), look)
+        seen = _in_force(observation(spec, known, traces), look, first)
         made = [_change(one) for one in changes if begun < _time(one["time"]) <= known.at]
         lived.note(seen, made, _findings(look))
         begun = known.at
@@ -77,15 +77,15 @@ async def _chronicle(
     return chronicle
 
 
-def _in_force(seen: Observation, look: Look) -> Observation:
-    """With what was looked at of the worker, of which the metrics say too little."""
+def _in_force(seen: Observation, look: Look, first: Look) -> Observation:
+    """With what was looked at of the worker, now and before, of which the metrics say too little."""
     slots = Slots(look.slots, look.slots, 0, autoscaled=True, queues=("default",), oldest=0.0)
 
     def whole(item: Workload) -> Workload:
         if item.target != TARGET:
             return item
         pods = (replace(pod, memory=look.memory, running=look.memory, slots=slots) for pod in item.pods)
-        return replace(item, pods=tuple(pods))
+        return replace(item, template=first.memory, pods=tuple(pods))
 
     return replace(seen, workloads=tuple(map(whole, seen.workloads)))
 
