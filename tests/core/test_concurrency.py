@@ -90,16 +90,16 @@ def lag_found(last: Turn) -> list[str]:
 
 def test_slots_and_the_limit_rise_together_in_one_decision() -> None:
     last = turn(slots_spec(changes={"maxStep": {"concurrencyPercent": 1000}}), crowded())
-    assert (number(last), last.limit, last.reasons) == (16, 255 + 16 * 86 + 14 * 50 + 130, ["SlotsExhausted"])
+    assert (number(last), last.limit, last.reasons) == (16, 255 + 16 * 86 + 14 * (50 + 43) + 130, ["SlotsExhausted"])
     assert last.request == 512 + 14 * 136
     assert env(last) == {CONCURRENCY: "16", AUTOSCALE: "16,16"}
     (change,) = last.decision.changes
     assert change.message.startswith(
-        "Slots 2 -> 16, memory limit 1024 MiB -> 2461 MiB, request 512 MiB -> 2416 MiB for each worker of "
+        "Slots 2 -> 16, memory limit 1024 MiB -> 3063 MiB, request 512 MiB -> 2416 MiB for each worker of "
         "StatefulSet/airflow-worker: 30 tasks wait for 2 slots, about 915 s at the present pace; the objective is 30 s."
     )
-    assert "Memory: 255 MiB + 16 x 86 MiB + 14 x 50 MiB + 130 MiB = 2461 MiB." in change.message
-    assert last.status.last_change == "worker/default 1024Mi -> 2461Mi, slots 2 -> 16 SlotsExhausted"
+    assert "Memory: 255 MiB + 16 x 86 MiB + 14 x 50 MiB + 732 MiB = 3063 MiB." in change.message
+    assert last.status.last_change == "worker/default 1024Mi -> 3063Mi, slots 2 -> 16 SlotsExhausted"
 
 
 def test_the_slots_of_a_living_worker_are_changed_and_no_restart_waits() -> None:
@@ -153,7 +153,7 @@ def test_guaranteed_pods_stay_guaranteed_when_slots_rise() -> None:
     last = turn(slots_spec(), crowded(of=replace(full, template=memory(1024, 1024), requests={"memory": "1024Mi"})))
     assert (number(last), last.request, last.limit) == (4, 1024, 1024)
     more = turn(slots_spec(changes={"maxStep": {"concurrencyPercent": 1000}}), last.seen)
-    assert more.request == more.limit == 2461
+    assert more.request == more.limit == 3063
 
 
 def test_a_request_below_the_minimum_rises_with_the_slots_as_admission_asks() -> None:
@@ -242,8 +242,8 @@ def test_tasks_that_are_just_coming_to_workers_that_run_some_are_no_lag() -> Non
 def test_memory_that_ends_below_the_demand_is_told_with_the_step() -> None:
     policy = slots_spec(high=99, memory_max="1Gi", changes={"maxStep": {"concurrencyPercent": 1000}})
     last = turn(policy, crowded(of=celery(2, limit=600)))
-    assert (number(last), last.limit) == (5, 1024)
-    assert "Memory ends at 5 slots." in last.target.why
+    assert (number(last), last.limit) == (4, 1024)
+    assert "Memory ends at 4 slots." in last.target.why
 
 
 def test_a_full_pool_is_told_about_the_pool_and_changes_no_slots() -> None:
@@ -482,7 +482,7 @@ def test_a_kill_at_the_largest_limit_takes_slots_above_the_maximum_to_it() -> No
 def test_lowered_bounds_hold_at_once_for_what_was_decided() -> None:
     last = turn(slots_spec(changes={"maxStep": {"concurrencyPercent": 1000}}), crowded())
     lower = turn(slots_spec(high=8), applied(last, seconds=1), last.status)
-    assert (number(lower), lower.limit, lower.reasons) == (8, 2461, ["BoundsChanged"])
+    assert (number(lower), lower.limit, lower.reasons) == (8, 3063, ["BoundsChanged"])
     assert env(lower) == {CONCURRENCY: "8", AUTOSCALE: "8,8"}
     higher = turn(slots_spec(low=10), applied(lower, seconds=1), lower.status)
     assert (number(higher), higher.reasons) == (10, ["BoundsChanged"])
@@ -519,7 +519,7 @@ def test_a_minimum_that_memory_does_not_carry_is_not_decided() -> None:
 def test_concurrency_taken_from_the_policy_gives_the_slots_back_and_keeps_the_memory() -> None:
     last = turn(slots_spec(changes={"maxStep": {"concurrencyPercent": 1000}}), crowded())
     gone = turn(spec(), applied(last, seconds=1), last.status)
-    assert (gone.reasons, number(gone), gone.limit, env(gone)) == (["BoundsChanged"], 2, 2461, {})
+    assert (gone.reasons, number(gone), gone.limit, env(gone)) == (["BoundsChanged"], 2, 3063, {})
     assert turn(spec(), applied(gone, seconds=1), gone.status).reasons == []
 
 
@@ -586,6 +586,13 @@ def test_a_slot_takes_what_full_workers_show_and_never_less_than_the_table() -> 
 def test_a_days_peak_beyond_the_slots_usual_stays_in_reserve() -> None:
     found = footprint.footprint([pod(usage=usage(anonymous_day=1499), slots=slots(4, 0))], 4, 0, Past(), "3", NOW)
     assert found.tail == (1499 - 255 - 4 * 86) * MI
+
+
+def test_tasks_in_added_slots_may_hold_half_a_slot_more_unless_larger_ones_are_known() -> None:
+    found = footprint.footprint([pod(usage=usage(anonymous=400), slots=slots(2))], 2, 2, Past(), "3", NOW)
+    assert found.need(9, 7) == (255 + 9 * 86 + 7 * 50 + 130 + 7 * 43) * MI
+    known = footprint.footprint([pod(usage=usage(anonymous_day=999), slots=slots(2, 0))], 2, 0, Past(), "3", NOW)
+    assert known.need(9, 7) == (255 + 9 * 86 + 7 * 50 + 999 - 255 - 2 * 86) * MI
 
 
 def test_after_a_kill_the_limit_it_happened_under_is_known_to_be_too_small() -> None:
@@ -742,7 +749,7 @@ def test_a_worker_born_anew_has_slots_and_memory_that_fit_each_other() -> None:
     last = turn(slots_spec(changes={"maxStep": {"concurrencyPercent": 1000}}), crowded())
     after = turn(slots_spec(), with_tasks(reborn(last), 0, 16), last.status)
     assert one_pod(after).environment == {CONCURRENCY: "16", AUTOSCALE: "16,16"}
-    assert one_pod(after).memory.limit == 2461 * MI
+    assert one_pod(after).memory.limit == 3063 * MI
     assert (after.reasons, after.waiting) == ([], ())
 
 

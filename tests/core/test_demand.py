@@ -64,7 +64,7 @@ def test_slots_rise_ten_minutes_before_the_hour_that_recurs_with_the_limit_that_
     assert last.reasons == ["SlotsForecast"]
     wanted = number(last) or 0
     assert BUSY / 2 < wanted <= 1.5 * BUSY / 2
-    assert (last.request, last.limit) == (512, 255 + wanted * 86 + (wanted - 5) * 50 + 130)
+    assert (last.request, last.limit) == (512, 255 + wanted * 86 + (wanted - 5) * (50 + 43) + 130)
     assert (
         f"Slots 5 -> {wanted}, memory limit 900 MiB -> {last.limit} MiB for each worker of StatefulSet/airflow-worker: "
         in last.target.why
@@ -76,7 +76,7 @@ def test_slots_rise_ten_minutes_before_the_hour_that_recurs_with_the_limit_that_
 def test_slots_below_the_policys_minimum_are_not_set_where_memory_carries_no_more() -> None:
     small = worker(*workers(5, limit=900), limit=900, stated=Values(concurrency=5), replicas=2)
     seen = at(replace(looked(), workloads=(small,)), 50)
-    assert number(turn(slots_spec(low=6, high=32, memory_max="1100Mi"), seen)) == 7
+    assert number(turn(slots_spec(low=6, high=32, memory_max="1100Mi"), seen)) == 6
     assert turn(slots_spec(low=8, high=32, memory_max="1100Mi"), seen).reasons == []
 
 

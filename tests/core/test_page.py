@@ -242,7 +242,7 @@ def test_simulate_writes_the_same_page(monkeypatch: pytest.MonkeyPatch, tmp_path
     story = Scenario("crowd", "Many at once.", (crowd,), workers=2, slots=2, warm_up=0, days=1)
     monkeypatch.setattr(scenarios, "SCENARIOS", {"crowd": story})
     report = tmp_path / "report.html"
-    result = CliRunner().invoke(main, ["simulate", "crowd", "--memory", "700Mi", "--html", str(report)])
+    result = CliRunner().invoke(main, ["simulate", "crowd", "--memory", "500Mi", "--html", str(report)])
     assert result.exit_code == 0, result.output
     text = report.read_text()
     Tags(text)
