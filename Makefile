@@ -62,12 +62,12 @@ chart: crd ## Copy the generated definitions into the chart, and lint it
 
 .PHONY: bench
 bench: $(READY) ## The tuner against its peers in the fleet model (SCENARIO, CONTROLLER, DAYS, SEEDS, ABLATION, JOBS, PAGE=1)
-	@PYTHONPATH=. $(BIN)/python -m benchmarks --scenario "$(SCENARIO)" --controller "$(CONTROLLER)" --seeds "$(or $(SEEDS),report)" \
+	@PYTHONPATH=.:controller $(BIN)/python -m benchmarks --scenario "$(SCENARIO)" --controller "$(CONTROLLER)" --seeds "$(or $(SEEDS),report)" \
 	  --ablation "$(ABLATION)" --jobs "$(or $(JOBS),1)" $(if $(DAYS),--days $(DAYS)) $(if $(PAGE),--page)
 
 .PHONY: scale
 scale: $(READY) ## What a turn costs with weeks of history, and a thousand Airflows side by side
-	@PYTHONPATH=. $(BIN)/python -m benchmarks.scale
+	@PYTHONPATH=.:controller $(BIN)/python -m benchmarks.scale
 
 .PHONY: prove
 prove: $(READY) ## A long experiment: CASE=name (without CASE: lists them); figures go to docs/evidence/
