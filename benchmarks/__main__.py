@@ -113,7 +113,7 @@ def _write(scores: list[Score], numbers: tuple[int, ...], days: int | None) -> N
     """The page below its mark; what stands above is written by hand."""
     stories = dict.fromkeys(one.scenario for one in scores)
     longer = [f"{_lasting(one, days)} of {one}" for one in stories if _lasting(one, days) != days]
-    lasting = f"{', '.join([f'{days} scored days each', *longer])}" if days else "all days of each story"
+    lasting = ", ".join([f"{days} scored days each", *longer]) if days else "all days of each story"
     parts = [
         PAGE.read_text().partition(MARK)[0] + MARK,
         f"`{' '.join(['make bench', *_arguments()])}`, {datetime.now(UTC):%Y-%m-%d}, "

@@ -22,13 +22,13 @@ HEAD = (
 )
 """Of `rows`."""
 
-DAY, HOUR = timedelta(days=1), timedelta(hours=1)
-
 IMAGINED = (6, 7, 8)
 """Those of them that nothing is in where the operator was there."""
 
 OFTEN = 5
 """Findings that are named."""
+
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 
 
 def sentences(chronicle: Chronicle) -> Iterator[str]:
@@ -50,7 +50,7 @@ def sentences(chronicle: Chronicle) -> Iterator[str]:
 def _lasting(span: timedelta) -> str:
     if span >= DAY:
         return f"{span / DAY:.1f} days"
-    return f"{span / HOUR:.1f} hours" if span >= 2 * HOUR else f"{span / HOUR * 60:.0f} minutes"
+    return f"{span / HOUR:.1f} hours" if span >= 2 * HOUR else counted(round(span / HOUR * 60), "minute", "minutes")
 
 
 def rows(chronicle: Chronicle) -> list[tuple[str, ...]]:
@@ -97,23 +97,19 @@ def _turned(begin: str, instead: str, pairs: Sequence[tuple[float, float]], unit
 
 def _kills(chronicle: Chronicle, numbers: Sequence[Sums]) -> Iterator[str]:
     happened, roomier = sum(one.happened for one in numbers), sum(one.roomier for one in numbers)
-    if not happened:
-        yield "No kill for memory was seen."
-    elif chronicle.lived:
-        yield f"{counted(happened, 'kill', 'kills')} for memory happened."
-    else:
-        told = f"{counted(happened, 'kill', 'kills')} for memory happened."
-        if roomier:
-            of = "all" if roomier == happened else f"{roomier}"
-            told += (
-                f" At {of} of them the limit would have been larger by a fifth or more: nobody knows whether that "
-                "would have been enough."
-            )
-        if rest := happened - roomier:
-            told += f" {rest} would have happened all the same."
-        yield told
+    told = f"{counted(happened, 'kill', 'kills')} for memory happened." if happened else "No kill for memory was seen."
     if chronicle.lived:
+        yield told
         return
+    if roomier:
+        of = "all" if roomier == happened else f"{roomier}"
+        told += (
+            f" At {of} of them the limit would have been larger by a fifth or more: nobody knows whether that "
+            "would have been enough."
+        )
+    if rest := happened - roomier:
+        told += f" {rest} would have happened all the same."
+    yield told
     imagined, over = sum(one.imagined for one in numbers), sum(one.over for one in numbers)
     if imagined:
         yield (

@@ -8,6 +8,9 @@ from airflow_tuner.chronicle import Chronicle
 from airflow_tuner.counterfactual import Kill
 from airflow_tuner.model import Change, Finding, Observation
 
+AS_SET = "The user's own values are those of the templates; the use is that of the world with the operator in it."
+"""What such a report holds against what, for its reader."""
+
 
 @dataclass(slots=True)
 class Lived:

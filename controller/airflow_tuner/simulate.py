@@ -13,7 +13,7 @@ from airflow_tuner.chronicle import Chronicle
 from airflow_tuner.fleet.scenarios import Scenario
 from airflow_tuner.fleet.weeks import Weeks
 from airflow_tuner.history import History
-from airflow_tuner.lived import Lived
+from airflow_tuner.lived import AS_SET, Lived
 from airflow_tuner.model import Change, Memory
 from airflow_tuner.outcome import outcome
 from airflow_tuner.played import Played
@@ -114,7 +114,7 @@ def chronicle_of(scenario: Scenario, seed: int, policy: Object) -> Chronicle:
         notes=[
             "The tasks are invented; what they cost is drawn around what was measured on Airflow 3.3.2.",
             f"The first {counted(scenario.warm_up, 'day is', 'days are')} there to learn from.",
-            "The user's own values are those of the templates; the use is that of the world with the operator in it.",
+            AS_SET,
         ],
     )
 

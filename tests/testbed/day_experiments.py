@@ -102,7 +102,7 @@ def day() -> str:
             hour.tries = real.airflow.task_tries(DAG, hour.run)
         restarts = sum(pod["status"]["containerStatuses"][0]["restartCount"] for pod in real.airflow.pods("worker"))
         errors = operator.log().count("Traceback")
-        day_page.write(real, real.policy(), seen.looks, [*seen.changes.values()])
+        day_page.write(real, seen.looks, [*seen.changes.values()])
     return _page(hours, seen.changes, restarts, errors)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from airflow_tuner import api, page, policies
 from airflow_tuner.chronicle import Chronicle
 from airflow_tuner.hindsight import observation
-from airflow_tuner.lived import Lived
+from airflow_tuner.lived import AS_SET, Lived
 from airflow_tuner.model import Change, Finding, Memory, Observation, Severity, Slots, Values, Workload
 from airflow_tuner.past import from_api
 from airflow_tuner.prometheus import Prometheus
@@ -38,20 +38,16 @@ class Look:
     """As the status has them."""
 
 
-def write(
-    real: RealAirflow, policy: Mapping[str, Any], looks: Sequence[Look], changes: Sequence[Mapping[str, Any]]
-) -> None:
+def write(real: RealAirflow, looks: Sequence[Look], changes: Sequence[Mapping[str, Any]]) -> None:
     """Write the page and a picture of it to docs/evidence/. `looks`: the first is of before; `changes`: history's."""
-    chronicle = asyncio.run(_chronicle(real, policy, looks, changes))
+    chronicle = asyncio.run(_chronicle(real, looks, changes))
     written = PAGES / f"{NAME}.html"
     written.write_text(page.rendered(chronicle))
     browser.pictured(written, written.with_suffix(".png"), real.area.path, (1200, 1700))
 
 
-async def _chronicle(
-    real: RealAirflow, policy: Mapping[str, Any], looks: Sequence[Look], changes: Sequence[Mapping[str, Any]]
-) -> Chronicle:
-    spec, _ = policies.parsed({**policy})
+async def _chronicle(real: RealAirflow, looks: Sequence[Look], changes: Sequence[Mapping[str, Any]]) -> Chronicle:
+    spec, _ = policies.parsed(real.policy())
     times = range(_second(looks[0].at), _second(looks[-1].at) + 1, STEP)
     source = Prometheus("of the day", Source.model_validate({"url": real.prometheus.url}))
     recording = Recording(source, spec, real.airflow.namespace, times, spec.metrics.window_seconds, airflow=True)
@@ -62,13 +58,11 @@ async def _chronicle(
         "A real Airflow 3.3.2 with one Celery worker on a real node, with airflow-tuner in it in mode Enforce.",
         spec.objectives.queue_lag_seconds,
         lived=True,
-        notes=[
-            "The user's own values are those of the templates; the use is that of the world with the operator in it."
-        ],
+        notes=[AS_SET],
     )
     lived, begun = Lived(spec, chronicle), first.at
     async for known in recording.moments(lambda _: None):
-        look = looks[max(0, bisect_right([one.at for one in looks], known.at) - 1)]
+        look = looks[max(0, bisect_right(looks, known.at, key=lambda one: one.at) - 1)]
         seen = _in_force(observation(spec, known, traces), look, first)
         made = [_change(one) for one in changes if begun < _time(one["time"]) <= known.at]
         lived.note(seen, made, _findings(look))
